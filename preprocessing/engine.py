@@ -1,0 +1,40 @@
+"""The one door to NVTabular: sets what dask must know before its dataframes are first imported."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import dask
+
+# NVTabular 23.08 builds on dask's first dataframe, and list columns must not turn into strings.
+dask.config.set({"dataframe.query-planning": False, "dataframe.convert-string": False})
+with warnings.catch_warnings():
+    # Merlin and its dependencies warn of what neither we nor our users can change.
+    warnings.simplefilter("ignore")
+    import dask.dataframe as dd
+    import nvtabular
+    from merlin.dag import ColumnSelector, Graph
+    from merlin.dag.ops.stat_operator import StatOperator
+    from merlin.io import Dataset as MerlinDataset
+    from merlin.schema import ColumnSchema, Schema, Tags
+    from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
+    from nvtabular import ops
+    from nvtabular.ops import Operator
+
+logging.getLogger("nvtabular").setLevel(logging.ERROR)
+
+__all__ = [
+    "ColumnSchema",
+    "ColumnSelector",
+    "Graph",
+    "MerlinDataset",
+    "Operator",
+    "Schema",
+    "StatOperator",
+    "Tags",
+    "TensorflowMetadata",
+    "dd",
+    "nvtabular",
+    "ops",
+]
