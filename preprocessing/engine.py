@@ -14,8 +14,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import dask.dataframe as dd
     import nvtabular
-    from merlin.dag import ColumnSelector, Graph
+    from merlin.dag import ColumnSelector, Graph, Node, postorder_iter_nodes
+    from merlin.dag import ops as dag_ops
+    from merlin.dag.ops import concat_columns, selection, subset_columns
     from merlin.dag.ops.stat_operator import StatOperator
+    from merlin.dag.runtime import Runtime
     from merlin.io import Dataset as MerlinDataset
     from merlin.schema import ColumnSchema, Schema, Tags
     from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
@@ -29,12 +32,19 @@ __all__ = [
     "ColumnSelector",
     "Graph",
     "MerlinDataset",
+    "Node",
     "Operator",
+    "Runtime",
     "Schema",
     "StatOperator",
     "Tags",
     "TensorflowMetadata",
+    "concat_columns",
+    "dag_ops",
     "dd",
     "nvtabular",
     "ops",
+    "postorder_iter_nodes",
+    "selection",
+    "subset_columns",
 ]

@@ -1,0 +1,107 @@
+"""The export stage: ``features/`` and ``model/`` in, a Triton ``model_repository/`` out."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from common.artefacts import identity, new_folder, read_manifest
+from common.errors import UserError
+from common.progress import step
+from common.settings import Settings
+
+ENSEMBLE = "nextitem"
+KEPT = ("README.md",)
+
+
+class ServingSettings(Settings):
+    """How the model is served."""
+
+    top_k: int = Field(20, ge=1, description="recommendations a session")
+    max_batch_size: int = Field(128, ge=1, description="sessions that one pass of the model may take")
+    entry_instances: int = Field(2, ge=1, description="processes that prepare requests")
+    ranker_instances: int = Field(1, ge=1, description="processes that run the model")
+    threads: int = Field(1, ge=1, description="threads a process computes with")
+
+
+def export(
+    features: Path | str,
+    model: Path | str,
+    output: Path | str = "model_repository",
+    settings: ServingSettings | None = None,
+    version: int = 1,
+) -> dict[str, Any]:
+    """Package the fitted workflow and the trained model for Triton.
+
+    Parameters
+    ----------
+    features, model : Path or str
+        What `preprocess` and `train` wrote; the model must have been trained on these features.
+    output : Path or str
+        The model repository to write, with its ensemble ``nextitem``.
+    settings : ServingSettings, optional
+        Batch size, instances, threads and the number of recommendations.
+    version : int
+        The Triton version of the models.
+
+    Returns
+    -------
+    dict
+        The names, inputs and outputs of the ensemble.
+
+    Raises
+    ------
+    UserError
+        When a folder is missing or was altered, the two do not belong together, or the workflow holds an operator
+        that cannot be served.
+    """
+    features, model, settings = Path(features), Path(model), settings or ServingSettings()
+    read_manifest(features, "features", "nextitem preprocess")
+    manifest = read_manifest(model, "model", "nextitem train")
+    if manifest["inputs"].get("features") != identity(features):
+        raise UserError(f"{model} was trained on other features than {features}: run 'nextitem train' again")
+    facts = json.loads((model / "model.json").read_text(encoding="utf-8"))
+    top_k = min(settings.top_k, facts["catalogue_size"])
+    if top_k > facts["top_k"]:
+        raise UserError(
+            f"serving.top_k is {top_k}, but {model} gives at most {facts['top_k']}: train with a larger top_k"
+        )
+    ranker = {"inputs": facts["inputs"], "top_k": top_k, "threads": settings.threads}
+    inputs = {"features": identity(features), "model": identity(model)}
+    with new_folder(output, "model_repository", settings.model_dump(), inputs, keep=KEPT) as folder:
+        with step("Exporting the ensemble") as bar:
+            entry = _export_ensemble(features, model, folder.path, settings, ranker, version)
+            bar.say(", ".join(sorted(path.name for path in folder.path.iterdir() if path.is_dir())))
+        folder.report |= {
+            "ensemble": entry.name,
+            "version": version,
+            "top_k": top_k,
+            "inputs": [tensor.name for tensor in entry.input],
+            "outputs": [tensor.name for tensor in entry.output],
+        }
+    return folder.report
+
+
+def _export_ensemble(
+    features: Path, model: Path, folder: Path, settings: ServingSettings, ranker: dict[str, Any], version: int
+) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Merlin takes seconds to import, and only this stage needs it.
+        from merlin.systems.dag.ensemble import Ensemble
+
+        from preprocessing.preprocess import load_workflow
+        from serving.operators import NextItemRuntime, RankItems, TransformEvents
+
+        workflow = load_workflow(features)
+        request = json.loads((features / "request.json").read_text(encoding="utf-8"))
+        columns = [column["name"] for column in request["columns"]]
+        rank = RankItems(model, ranker, settings.max_batch_size, settings.ranker_instances)
+        graph = columns >> TransformEvents(workflow, request) >> rank
+        ensemble = Ensemble(graph, workflow.input_schema)
+        entry, _ = ensemble.export(str(folder), runtime=NextItemRuntime(settings.entry_instances), version=version)
+    return entry
