@@ -1,0 +1,309 @@
+"""The command line of nextitem: raw events in, next-item recommendations out.
+
+Each command is a typed function that Python can call as well: it returns a dict, and only the command line prints.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from common.display import show_facts, show_json, show_line, show_metrics, show_table
+from common.errors import UserError
+from common.progress import say
+from common.settings import load_yaml
+from modeling.settings import ModelSettings
+from preprocessing.settings import Dataset
+from serving.settings import ServingSettings
+
+warnings.filterwarnings("ignore", message="The pynvml package is deprecated")
+
+app = typer.Typer(
+    help="Raw events in, next-item recommendations out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+class Run(Dataset):
+    """A data set's YAML as a whole: its description, and how to train and serve a model of it."""
+
+    model: ModelSettings = ModelSettings()
+    serving: ServingSettings = ServingSettings()
+
+
+Yaml = Annotated[Path, typer.Argument(help="Description of the data set, such as examples/online_retail.yaml.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder that the event files are in; the YAML's data_root otherwise.", envvar="NEXTITEM_DATA"),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting of the YAML: --set sessions.max_length=50."),
+]
+Config = Annotated[Path | None, typer.Option(help="YAML whose 'model' and 'serving' settings apply.")]
+Features = Annotated[Path, typer.Option(help="Folder that 'nextitem preprocess' writes.")]
+Model = Annotated[Path, typer.Option(help="Folder that 'nextitem train' writes.")]
+Repository = Annotated[Path, typer.Argument(help="Folder that 'nextitem export' writes.")]
+Url = Annotated[str | None, typer.Option(help="host:port of the server; by default port 8001 (gRPC) or 8000 (HTTP).")]
+Protocol = Annotated[str, typer.Option(help="grpc or http.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")]
+
+
+def command(show: Callable[[dict[str, Any]], None]) -> Callable[[Callable[..., dict[str, Any]]], Any]:
+    """Register a function as a command that prints its result, as tables or with ``--json`` as JSON."""
+
+    def register(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        @functools.wraps(function)
+        def run_command(*args: Any, as_json: bool = False, **kwargs: Any) -> None:
+            try:
+                result = function(*args, **kwargs)
+            except UserError as error:
+                say(f"error: {error}")
+                raise typer.Exit(error.exit_code) from error
+            except KeyboardInterrupt:
+                say("interrupted: what was there before is untouched")
+                raise typer.Exit(130) from None
+            (show_json if as_json else show)(result)
+
+        option = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+        signature = inspect.signature(function, eval_str=True)
+        extra = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+        parameters = [*signature.parameters.values(), extra]
+        run_command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run_command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name=function.__name__)(run_command)
+        return function
+
+    return register
+
+
+def load_run(path: Path, data_root: Path | None = None, settings: list[str] | None = None) -> Run:
+    """Read a data set's YAML; `data_root` and ``KEY=VALUE`` settings replace what it says."""
+    overrides = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise UserError(f"--set {setting}: write KEY=VALUE, such as sessions.max_length=50")
+        overrides[key.strip()] = yaml.safe_load(value)
+    run = load_yaml(path, Run, overrides)
+    return run.model_copy(update={"data_root": data_root or (Path(path).parent / run.data_root)})
+
+
+def _settings(config: Path | None, settings: list[str] | None) -> tuple[ModelSettings, ServingSettings]:
+    if config is not None:
+        run = load_run(config, None, settings)
+        return run.model, run.serving
+    if settings:
+        raise UserError("--set needs the YAML that it changes: give --config too")
+    return ModelSettings(), ServingSettings()
+
+
+def _show_run(result: dict[str, Any]) -> None:
+    _show_preprocess(result["preprocess"])
+    _show_train(result["train"])
+    _show_evaluate(result["evaluate"])
+    folder = Path(result["output"])
+    show_line(f"\nServe it:   nextitem serve {folder / 'model_repository'}")
+    show_line(f"Ask it:     nextitem recommend {folder / 'features' / 'sample.parquet'}")
+
+
+def _show_preprocess(report: dict[str, Any]) -> None:
+    facts = {"events read": report["events_read"]}
+    facts |= {f"dropped: {reason}": count for reason, count in report["events_dropped"].items() if count}
+    facts |= {"events": report["events"], "sessions": report["sessions"], "items": report["items"]}
+    show_facts("Events", facts)
+    rows = [[name, facts["begins"], facts["sessions"], facts["events"]] for name, facts in report["windows"].items()]
+    show_table("Windows", ("", "begins", "sessions", "events"), rows)
+
+
+def _show_train(report: dict[str, Any]) -> None:
+    show_facts("Training", report)
+
+
+def _show_evaluate(result: dict[str, Any]) -> None:
+    known = f"{result['sessions']:,} sessions"
+    if result["unknown_targets"]:
+        known += f", and {result['unknown_targets']:,} left out whose last item training never saw"
+    show_metrics(f"Last item of held-out sessions, whole catalogue ranked ({known})", result["metrics"])
+
+
+def _show_recommend(result: dict[str, Any]) -> None:
+    rows = []
+    for session, items, scores, unknown in zip(*(result[name] for name in _ANSWER), strict=True):
+        listed = ", ".join(f"{item} ({score:.2f})" for item, score in zip(items, scores, strict=True))
+        rows.append([str(session), listed, str(unknown)])
+    show_table("Recommendations, best first (score)", ("session", "items", "unknown events"), rows)
+
+
+def _show_loadtest(result: dict[str, Any]) -> None:
+    header = ("concurrency", "req_per_s", "p50_ms", "p95_ms", "p99_ms", "errors")
+    show_table("Load test", header, [[row[name] for name in header] for row in result["rows"]])
+
+
+def _show_demo(result: dict[str, Any]) -> None:
+    from demo import show
+
+    show(result)
+
+
+_ANSWER = ("session_id", "item_id", "score", "unknown_events")
+
+
+@command(_show_demo)
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the events and everything made of them.")] = Path("demo"),
+    sessions: Annotated[int, typer.Option(help="Sessions to simulate.", min=200)] = 40_000,
+    items: Annotated[int, typer.Option(help="Items in the simulated catalogue.", min=100)] = 1_000,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training window; the YAML's otherwise.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the shop and of the model.")] = 7,
+) -> dict[str, Any]:
+    """Simulate a shop, prepare, train, evaluate, serve with Triton, ask and load-test it."""
+    from demo import run_demo
+
+    return run_demo(output, sessions=sessions, items=items, epochs=epochs, seed=seed)
+
+
+@command(_show_run)
+def run(
+    dataset: Yaml,
+    output: Annotated[Path, typer.Option(help="Folder for features/, model/ and model_repository/.")] = Path("."),
+    data_root: DataRoot = None,
+    settings: Set = None,
+) -> dict[str, Any]:
+    """Preprocess, train, evaluate and export a data set in one go."""
+    from modeling.evaluation import evaluate as evaluate_model
+    from modeling.training import train as train_model
+    from preprocessing.preprocess import preprocess as preprocess_events
+    from serving.export import export as export_model
+
+    loaded = load_run(dataset, data_root, settings)
+    features, model, repository = (output / name for name in ("features", "model", "model_repository"))
+    return {
+        "output": str(output),
+        "preprocess": preprocess_events(loaded, features),
+        "train": train_model(features, model, loaded.model),
+        "evaluate": evaluate_model(model, features),
+        "export": export_model(features, model, repository, loaded.serving),
+    }
+
+
+@command(_show_preprocess)
+def preprocess(
+    dataset: Yaml, output: Features = Path("features"), data_root: DataRoot = None, settings: Set = None
+) -> dict[str, Any]:
+    """Turn raw events into sessions: parquet, schema and the fitted workflow."""
+    from preprocessing.preprocess import preprocess as preprocess_events
+
+    return preprocess_events(load_run(dataset, data_root, settings), output)
+
+
+@command(_show_train)
+def train(
+    features: Features = Path("features"), output: Model = Path("model"), config: Config = None, settings: Set = None
+) -> dict[str, Any]:
+    """Train a model on the features, with early stopping on the validation window."""
+    from modeling.training import train as train_model
+
+    return train_model(features, output, _settings(config, settings)[0])
+
+
+@command(_show_evaluate)
+def evaluate(
+    model: Model = Path("model"),
+    features: Features = Path("features"),
+    window: Annotated[str, typer.Option(help="test or valid.")] = "test",
+) -> dict[str, Any]:
+    """Rank the whole catalogue for the last item of each held-out session, beside two baselines."""
+    from modeling.evaluation import evaluate as evaluate_model
+
+    return evaluate_model(model, features, window)
+
+
+@command(lambda report: show_facts("Exported", report))
+def export(
+    features: Features = Path("features"),
+    model: Model = Path("model"),
+    output: Annotated[Path, typer.Option(help="Model repository to write.")] = Path("model_repository"),
+    config: Config = None,
+    settings: Set = None,
+) -> dict[str, Any]:
+    """Package workflow and model into a Triton model repository."""
+    from serving.export import export as export_model
+
+    return export_model(features, model, output, _settings(config, settings)[1])
+
+
+@command(lambda result: None)
+def serve(
+    repository: Repository = Path("model_repository"),
+    host: Host = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(help="Port for HTTP.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="Port for gRPC.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Port for Prometheus metrics.")] = 8002,
+    log_file: Annotated[Path | None, typer.Option(help="Keep Triton's whole log here.")] = None,
+) -> dict[str, Any]:
+    """Run tritonserver on a model repository until Ctrl-C."""
+    from common.artefacts import read_manifest
+    from serving.server import TritonServer, serve_forever
+
+    read_manifest(repository, "model_repository", "nextitem export")
+    server = TritonServer(repository, host, http_port, grpc_port, metrics_port, log_file=log_file)
+    return {"exit_code": serve_forever(server)}
+
+
+@command(_show_recommend)
+def recommend(
+    events: Annotated[str, typer.Argument(help="csv, json, jsonl or parquet file of raw events, or - for stdin.")],
+    url: Url = None,
+    protocol: Protocol = "grpc",
+    top_k: Annotated[int | None, typer.Option(help="Items a session; by default all that the server gives.")] = None,
+) -> dict[str, Any]:
+    """Ask a running server what the sessions in a file will want next."""
+    from serving.client import NextItemClient
+    from serving.events import read_events
+
+    columns = read_events(events)
+    with NextItemClient(_url(url, protocol), protocol) as client:
+        return client.recommend(columns, top_k).to_dict()
+
+
+@command(_show_loadtest)
+def loadtest(
+    events: Annotated[Path, typer.Option(help="Raw events of real sessions.")] = Path("features/sample.parquet"),
+    url: Url = None,
+    protocol: Protocol = "grpc",
+    concurrency: Annotated[list[int] | None, typer.Option(help="Requests under way; repeat for several.")] = None,
+    requests: Annotated[int, typer.Option(help="Requests a measurement.", min=100)] = 1500,
+) -> dict[str, Any]:
+    """Drive a running server with perf_analyzer: throughput and latency at each concurrency."""
+    from serving.events import read_events
+    from serving.loadtest import loadtest as run_loadtest
+
+    columns = read_events(events)
+    return {"rows": run_loadtest(_url(url, protocol), columns, protocol, concurrency or [1, 4, 16], requests)}
+
+
+def _url(url: str | None, protocol: str) -> str:
+    return url or f"127.0.0.1:{8000 if protocol == 'http' else 8001}"
+
+
+def main() -> None:
+    """Entry point of the ``nextitem`` command."""
+    # Triton's and Merlin's remarks on missing GPUs and TensorFlow help nobody here.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    app()
+
+
+if __name__ == "__main__":
+    main()

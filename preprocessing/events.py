@@ -19,9 +19,8 @@ import pyarrow.parquet
 
 from common.errors import UserError
 from common.progress import step
+from preprocessing.kernels import UNITS
 from preprocessing.settings import Dataset, Filter
-
-_UNIT = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
 @dataclass
@@ -250,9 +249,9 @@ class _Reader:
             if pa.types.is_floating(kind):
                 raise UserError(f"{where} holds fractions: give whole {time.unit} since 1970, or timestamps")
             numbers = values.cast(pa.int64()).to_numpy() if not values.null_count else None
-            if numbers is None or (np.abs(numbers) > np.iinfo(np.int64).max // _UNIT[time.unit]).any():
+            if numbers is None or (np.abs(numbers) > np.iinfo(np.int64).max // UNITS[time.unit]).any():
                 raise UserError(f"{where} has missing times or times out of range for unit '{time.unit}'")
-            return pa.array(numbers * _UNIT[time.unit])
+            return pa.array(numbers * UNITS[time.unit])
         self.time_is_text = True
         if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
             parsed = pd.to_datetime(values.to_pandas(), errors="coerce", utc=True)

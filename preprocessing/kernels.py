@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 Int = NDArray[np.int64]
 
-NANOSECONDS = {"s": 1_000_000_000, "min": 60_000_000_000, "h": 3_600_000_000_000, "d": 86_400_000_000_000}
+# Nanoseconds in the units that whole-number times may have, and in a day.
+UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+DAY = 86_400 * UNITS["s"]
 # 1970-01-01 was a Thursday; weeks are counted from Monday.
-_PERIODS = {"hour": (NANOSECONDS["d"], 0), "weekday": (7 * NANOSECONDS["d"], 3 * NANOSECONDS["d"])}
+_PERIODS = {"hour": (DAY, 0), "weekday": (7 * DAY, 3 * DAY)}
 PADDING, NULL, UNKNOWN, RESERVED = 0, 1, 2, 3
 
 
@@ -57,7 +59,7 @@ def age_days(time: Int, item: Int, first_seen: Int) -> NDArray[np.float64]:
     float64 [N]
         Never negative: an event before the first one counts as day 0.
     """
-    days = (time - first_seen[item]) / NANOSECONDS["d"]
+    days = (time - first_seen[item]) / DAY
     return np.where(item < RESERVED, 0.0, np.maximum(days, 0.0))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
@@ -15,12 +16,14 @@ from common.artefacts import new_folder
 from common.progress import step
 from preprocessing.engine import MerlinDataset, TensorflowMetadata, dd, nvtabular
 from preprocessing.events import RawEvents, read_events
+from preprocessing.kernels import UNITS
 from preprocessing.settings import Dataset
-from preprocessing.windows import WINDOWS, Windows, split
+from preprocessing.windows import WINDOWS, Windows, codes, split
 from preprocessing.workflow import build, schema_of
 
 _KIND = "features"
 _ROW_GROUP = 65_536
+_SAMPLE_SESSIONS = 500
 
 
 def preprocess(dataset: Dataset, output: Path | str = "features", partition_events: int = 1_000_000) -> dict[str, Any]:
@@ -34,7 +37,8 @@ def preprocess(dataset: Dataset, output: Path | str = "features", partition_even
         The description, with ``data_root`` relative to the current folder or absolute.
     output : Path or str
         The folder to write: ``train/``, ``valid/``, ``test/`` (parquet, one row a session), ``schema.pbtxt``,
-        ``workflow/`` (fitted), ``request.json`` (how clients send events) and ``manifest.json``.
+        ``workflow/`` (fitted), ``request.json`` (how clients send events), ``sample.parquet`` (raw events of some test
+        sessions, as a client sends them) and ``manifest.json``.
     partition_events : int
         Events a partition, roughly.
 
@@ -49,7 +53,7 @@ def preprocess(dataset: Dataset, output: Path | str = "features", partition_even
     UserError
         When the events cannot be used; see `preprocessing.events.read_events` and `preprocessing.windows.split`.
     """
-    settings = dataset.model_dump(mode="json", exclude={"data_root"})
+    settings = dataset.model_dump(mode="json", include=set(Dataset.model_fields) - {"data_root"})
     with new_folder(output, _KIND, settings) as folder, TemporaryDirectory() as scratch:
         raw = read_events(dataset)
         windows = split(raw.table, dataset, partition_events)
@@ -59,6 +63,7 @@ def preprocess(dataset: Dataset, output: Path | str = "features", partition_even
         TensorflowMetadata.from_merlin_schema(schema).to_proto_text_file(str(folder.path))
         workflow.save(str(folder.path / "workflow"))
         (folder.path / "request.json").write_text(json.dumps(_request(dataset, raw), indent=2) + "\n", encoding="utf-8")
+        pa.parquet.write_table(_sample(dataset, raw, windows), folder.path / "sample.parquet", compression="zstd")
         domain = schema["item_id"].properties["domain"]
         reserved = schema["item_id"].properties["reserved_ids"]
         folder.report |= {
@@ -136,3 +141,20 @@ def _request(dataset: Dataset, raw: RawEvents) -> dict[str, Any]:
         "collapse_repeats": dataset.sessions.collapse_repeats,
         "max_length": dataset.sessions.max_length,
     }
+
+
+def _sample(dataset: Dataset, raw: RawEvents, windows: Windows) -> pa.Table:
+    """Raw events of the first test sessions as clients send them: for load tests, and to try the server."""
+    rows = windows.rows["test"][0]
+    key = codes(raw.table.column(dataset.events.key).take(pa.array(rows)))
+    table = raw.table.take(pa.array(rows[key < _SAMPLE_SESSIONS]))
+    time = dataset.events.time
+    position = table.column_names.index(time.column)
+    moments = table.column(time.column).to_numpy()
+    if raw.time_is_text:
+        stamps = pd.Series(moments.astype("datetime64[ns]"))
+        values = stamps.dt.strftime(time.format) if time.format else stamps.map(pd.Timestamp.isoformat)
+        wire = pa.array(values, pa.string())
+    else:
+        wire = pa.array(moments // UNITS[time.unit or "ns"])
+    return table.set_column(position, time.column, wire)

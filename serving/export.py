@@ -7,25 +7,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from common.artefacts import identity, new_folder, read_manifest
 from common.errors import UserError
 from common.progress import step
-from common.settings import Settings
+from serving.settings import ServingSettings
 
 ENSEMBLE = "nextitem"
 KEPT = ("README.md",)
-
-
-class ServingSettings(Settings):
-    """How the model is served."""
-
-    top_k: int = Field(20, ge=1, description="recommendations a session")
-    max_batch_size: int = Field(128, ge=1, description="sessions that one pass of the model may take")
-    entry_instances: int = Field(2, ge=1, description="processes that prepare requests")
-    ranker_instances: int = Field(1, ge=1, description="processes that run the model")
-    threads: int = Field(1, ge=1, description="threads a process computes with")
 
 
 def export(
