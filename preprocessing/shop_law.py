@@ -67,7 +67,7 @@ class ShopSettings:
     seed: int = 7
     items: int = 1000
     categories: int = 25
-    sessions: int = 40_000
+    sessions: int = 50_000
     days: int = 28
     start: str = "2025-03-03"
     mean_events: float = 6.0
@@ -75,9 +75,9 @@ class ShopSettings:
     max_events: int = 40
     zipf: float = 0.9
     companions: int = 2
-    from_last: float = 0.48
-    from_before: float = 0.34
-    from_category: float = 0.10
+    from_last: float = 0.47
+    from_before: float = 0.38
+    from_category: float = 0.09
     integer_ids: bool = False
 
     def __post_init__(self) -> None:
@@ -161,7 +161,7 @@ def build_shop(settings: ShopSettings) -> Shop:
     """Catalogue and law from the settings alone.
 
     Alternatives of an item come from its own category, complements from a partner category, follow-ups from a second
-    partner; popular items are chosen more often (in proportion to the square root of popularity).
+    partner; popular items are chosen more often (in proportion to popularity to the power 0.8).
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def build_shop(settings: ShopSettings) -> Shop:
             keys = 0.8 * np.log(popularity[others]) + rng.gumbel(size=(own.size, others.size))
             keys[own[:, None] == others[None, :]] = -np.inf  # no item is its own companion
             companions[table, own] = others[np.argsort(-keys, axis=1)[:, :width]]
-    weights = 0.5 ** np.arange(width)
+    weights = 0.35 ** np.arange(width)
     level = rng.normal(3.2, 0.7, categories)
     price = np.exp(level[category] + rng.normal(0.0, 0.35, count)).round(2)
     shares = [settings.from_last, settings.from_before, settings.from_category]
