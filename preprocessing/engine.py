@@ -1,4 +1,4 @@
-"""The one door to NVTabular: sets what dask must know before its dataframes are first imported."""
+"""The one door to NVTabular: makes sure that dask works the way it expects, and quiets its import."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 
 import dask
 
-# NVTabular 23.08 builds on dask's first dataframe, and list columns must not turn into strings.
+# `preprocessing/dask.yaml` says the same where nextitem was installed; this covers a checkout that was not.
 dask.config.set({"dataframe.query-planning": False, "dataframe.convert-string": False})
 with warnings.catch_warnings():
     # Merlin and its dependencies warn of what neither we nor our users can change.
@@ -24,6 +24,12 @@ with warnings.catch_warnings():
     from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
     from nvtabular import ops
     from nvtabular.ops import Operator
+
+if dd._dask_expr_enabled():
+    raise ImportError(
+        "dask.dataframe was imported with query planning before nextitem: install nextitem into this environment, "
+        "or set DASK_DATAFRAME__QUERY_PLANNING=False"
+    )
 
 logging.getLogger("nvtabular").setLevel(logging.ERROR)
 

@@ -103,9 +103,9 @@ def _boundaries(start: np.ndarray, dataset: Dataset) -> dict[str, int]:
     if rule.valid_from and rule.test_from:
         valid, test = (_nanoseconds(point) for point in (rule.valid_from, rule.test_from))
     else:
-        count = len(ordered)
-        test = int(ordered[min(count - 1, int(np.ceil(count * (1 - rule.test))))])
-        valid = int(ordered[min(count - 1, int(np.ceil(count * (1 - rule.test - rule.valid))))])
+        test_count, valid_count = (max(1, round(len(ordered) * share)) for share in (rule.test, rule.valid))
+        test = int(ordered[max(0, len(ordered) - test_count)])
+        valid = int(ordered[max(0, len(ordered) - test_count - valid_count)])
     return {"train": int(ordered[0]), "valid": valid, "test": test}
 
 

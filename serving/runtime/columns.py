@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing.kernels import UNITS
+
 Array = NDArray[Any]
 MAX_EVENTS = 100_000
-_UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _RANGE = np.iinfo(np.int64)
@@ -66,7 +67,7 @@ class Column:
         return values
 
     def _number_times(self, values: Array) -> Array:
-        factor = _UNITS[self.unit or "ns"]
+        factor = UNITS[self.unit or "ns"]
         limit = _RANGE.max // factor
         beyond = np.flatnonzero((values > limit) | (values < -limit))
         if len(beyond):

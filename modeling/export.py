@@ -1,0 +1,174 @@
+"""The model that is served: TorchScript that needs nothing but torch.
+
+``torch.jit.load("model.pt")(inputs, k)`` takes a dictionary of right-padded columns [B, L], for any B and L, and
+returns ``(scores [B, k], ids [B, k])``, best first.
+"""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MODEL_PT = "model.pt"
+
+
+class Recommender(nn.Module):
+    """Best items for sessions, around a scorer that is eager or traced: one code for both.
+
+    Parameters
+    ----------
+    scorer : nn.Module
+        Scores [B, C] from columns [B, L], L at most `limit`; -inf for reserved ids.
+    item : str
+        The item column.
+    names : list of str
+        All columns.
+    limit : int
+        The most recent events that the scorer takes.
+    exclude : {"none", "last", "seen"}
+        Items of the session that are not recommended.
+    """
+
+    def __init__(self, scorer: nn.Module, item: str, names: list[str], limit: int, exclude: str) -> None:
+        super().__init__()
+        if exclude not in ("none", "last", "seen"):
+            raise ValueError(f"exclude must be 'none', 'last' or 'seen', not {exclude!r}")
+        self.scorer = scorer
+        self.item = item
+        self.names = names
+        self.limit = limit
+        self.exclude = exclude
+
+    def forward(self, inputs: dict[str, Tensor], k: int) -> tuple[Tensor, Tensor]:
+        """Recommend.
+
+        Parameters
+        ----------
+        inputs : dict of Tensor [B, L]
+            int64 codes and float32 numbers, right-padded with 0; L at least 1.
+        k : int
+            How many, at least 1.
+
+        Returns
+        -------
+        Tensor [B, k], float32
+            Scores, descending; -inf where nothing is left to recommend.
+        Tensor [B, k], int64
+            Item ids; 0 where nothing is left.
+        """
+        if k < 1:
+            raise ValueError("k must be at least 1")
+        items = inputs[self.item]
+        if items.shape[0] == 0:
+            return torch.zeros([0, k]), torch.zeros([0, k], dtype=torch.long)
+        n = (items != 0).sum(1)
+        width = max(1, min(int(n.max()), self.limit))
+        index = (n - self.limit).clamp(min=0).unsqueeze(1) + torch.arange(width, device=items.device)
+        recent: dict[str, Tensor] = {}
+        for name in self.names:
+            recent[name] = inputs[name].gather(1, index)
+        scores = self.scorer(recent)
+        if self.exclude == "seen":
+            scores = scores.scatter(1, items, float("-inf"))
+        elif self.exclude == "last":
+            scores = scores.scatter(1, items.gather(1, (n - 1).clamp(min=0).unsqueeze(1)), float("-inf"))
+        best, ids = torch.topk(scores, min(k, scores.shape[1]), dim=1)
+        ids = ids.masked_fill(best == float("-inf"), 0)
+        if best.shape[1] < k:
+            best = nn.functional.pad(best, [0, k - best.shape[1]], value=float("-inf"))
+            ids = nn.functional.pad(ids, [0, k - ids.shape[1]])
+        return best, ids
+
+
+class _Scorer(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.head = model.head
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        scores: Tensor = self.head.scores(inputs)
+        return scores
+
+
+def recommender(model: Any, exclude: str) -> Recommender:
+    """The eager recommender of a `Model`."""
+    inputs = model.inputs
+    return Recommender(
+        _Scorer(model).eval(), inputs.item.name, inputs.feature_names, model.max_sequence_length - 1, exclude
+    )
+
+
+def sample_inputs(model: Any, batch: int, length: int, seed: int = 0) -> dict[str, Tensor]:
+    """Random sessions of 1 to `length` events, the first of full length: columns [batch, length]."""
+    generator = torch.Generator().manual_seed(seed)
+    n = torch.randint(1, length + 1, (batch, 1), generator=generator)
+    n[0] = length
+    padding = torch.arange(length) >= n
+    columns = {}
+    for feature in model.inputs.features:
+        if feature.kind == "continuous":
+            column = torch.randn(batch, length, generator=generator)
+        else:
+            low = min(feature.reserved, feature.cardinality - 1)
+            column = torch.randint(low, feature.cardinality, (batch, length), generator=generator)
+        columns[feature.name] = column.masked_fill(padding, 0)
+    return columns
+
+
+def export_torchscript(model: Any, path: Path | str, exclude: str = "none") -> None:
+    """Write ``model.pt`` and check that it answers as the model does, at other batch sizes and lengths.
+
+    Parameters
+    ----------
+    model : Model
+        On any device; what is written runs on the CPU.
+    path : Path or str
+        The file.
+    exclude : {"none", "last", "seen"}
+        See `Recommender`.
+
+    Raises
+    ------
+    RuntimeError
+        When the written model's scores differ from the model's.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.cpu().eval()
+    eager = recommender(model, exclude)
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # The tracer warns of every shape that it makes constant; `_check` finds those that matter.
+            warnings.simplefilter("ignore")
+            example = sample_inputs(model, 3, min(4, eager.limit))
+            traced = torch.jit.trace(eager.scorer, (example,), strict=False, check_trace=False)
+            scripted = torch.jit.script(Recommender(traced, eager.item, eager.names, eager.limit, exclude).eval())
+            frozen = torch.jit.freeze(scripted.eval())
+            torch.jit.save(frozen, str(path))
+            _check(model, eager, torch.jit.load(str(path)))
+    finally:
+        logger.setLevel(level)
+        model.to(device).train(was_training)
+
+
+def _check(model: Any, eager: Recommender, exported: Any) -> None:
+    limit = eager.limit
+    everything = model.inputs.item.cardinality
+    for seed, (batch, length) in enumerate([(1, 1), (1, limit), (5, limit), (2, limit + 3), (9, max(1, limit // 2))]):
+        inputs = sample_inputs(model, batch, length, seed)
+        (scores, ids), (expected, expected_ids) = exported(inputs, everything), eager(inputs, everything)
+        # Compare by item: equal scores may come in either order.
+        order, expected_order = ids.argsort(dim=1, stable=True), expected_ids.argsort(dim=1, stable=True)
+        same = torch.equal(ids.gather(1, order), expected_ids.gather(1, expected_order))
+        given, wanted = scores.gather(1, order), expected.gather(1, expected_order)
+        if not same or not torch.allclose(given, wanted, rtol=1e-4, atol=1e-4):
+            raise RuntimeError(
+                f"the exported model differs from the trained one for {batch} sessions of up to {length} events: "
+                "it was not written"
+            )

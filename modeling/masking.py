@@ -1,0 +1,182 @@
+"""Training objectives: which positions are predicted, from what.
+
+- `CausalLanguageModeling` ("clm", "causal"): every position predicts the next item; the answer is read at the
+  last event. The backbone must be causal.
+- `MaskedLanguageModeling` ("mlm", "masked"): random events are hidden and predicted from both sides
+  (BERT4Rec, Sun et al., CIKM 2019); the answer is read at a [MASK] appended behind the last event.
+
+Ids below `reserved` (padding, null, unknown) are never a target.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modeling.sequence import SessionStates, lengths
+from modeling.serialization import part
+
+
+def _attend(n: Tensor, columns: int) -> Tensor:
+    """[B, columns] bool: the first `n` positions of each row, and always the very first."""
+    return torch.arange(columns, device=n.device) < n.clamp(min=1)[:, None]
+
+
+class MaskSequence(nn.Module):
+    """Base of the objectives.
+
+    Parameters
+    ----------
+    hidden_size : int
+        Width of the vectors that are masked.
+    padding_idx : int
+        The id of padding; only 0 is supported.
+    reserved : int
+        Ids below it carry no loss.
+    """
+
+    name = ""
+
+    def __init__(self, hidden_size: int, padding_idx: int = 0, reserved: int = 1) -> None:
+        super().__init__()
+        if padding_idx != 0:
+            raise ValueError(f"padding_idx must be 0, not {padding_idx}")
+        self.hidden_size = hidden_size
+        self.reserved = reserved
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"hidden_size": self.hidden_size, "reserved": self.reserved}
+
+    def train_states(self, values: Tensor, items: Tensor) -> SessionStates:
+        """States with targets, from vectors [B, L, D] and item ids [B, L]."""
+        raise NotImplementedError
+
+    def inference_states(self, values: Tensor, items: Tensor) -> SessionStates:
+        """States that are read once a session."""
+        raise NotImplementedError
+
+
+@part
+class CausalLanguageModeling(MaskSequence):
+    """Predict each next item from the events before it.
+
+    Parameters
+    ----------
+    train_on_last_item_seq_only : bool
+        Learn from the last item of each session only.
+    """
+
+    name = "clm"
+
+    def __init__(
+        self,
+        hidden_size: int,
+        padding_idx: int = 0,
+        reserved: int = 1,
+        train_on_last_item_seq_only: bool = False,
+    ) -> None:
+        super().__init__(hidden_size, padding_idx, reserved)
+        self.train_on_last_item_seq_only = train_on_last_item_seq_only
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().config(), "train_on_last_item_seq_only": self.train_on_last_item_seq_only}
+
+    def train_states(self, values: Tensor, items: Tensor) -> SessionStates:
+        """Targets are the items one position later. The last event of a session has none, and is not seen."""
+        n = lengths(items)
+        following = torch.cat([items[:, 1:], torch.zeros_like(items[:, :1])], dim=1)
+        targets = following.masked_fill(following < self.reserved, 0)
+        if self.train_on_last_item_seq_only:
+            position = torch.arange(items.shape[1], device=items.device)
+            targets = targets.masked_fill(position != (n - 2)[:, None], 0)
+        if items.shape[1] > 1:  # nothing is read at the last column, so it need not be computed
+            values, targets = values[:, :-1], targets[:, :-1]
+        return SessionStates(values, _attend(n, values.shape[1]), (n - 1).clamp(min=0), targets)
+
+    def inference_states(self, values: Tensor, items: Tensor) -> SessionStates:
+        """Read at the last event."""
+        n = lengths(items)
+        return SessionStates(values, _attend(n, items.shape[1]), (n - 1).clamp(min=0))
+
+
+@part
+class MaskedLanguageModeling(MaskSequence):
+    """Hide random events and predict them from the rest.
+
+    Parameters
+    ----------
+    mlm_probability : float
+        Each event is hidden with this probability; one more, chosen at random, always is. A session of two
+        events or more never has all of them hidden; one of a single event carries no loss.
+    """
+
+    name = "mlm"
+
+    def __init__(
+        self, hidden_size: int, padding_idx: int = 0, reserved: int = 1, mlm_probability: float = 0.15
+    ) -> None:
+        super().__init__(hidden_size, padding_idx, reserved)
+        if not 0 <= mlm_probability < 1:
+            raise ValueError(f"mlm_probability must be in [0, 1), not {mlm_probability}")
+        self.mlm_probability = mlm_probability
+        self.masked_item_embedding = nn.Parameter(torch.empty(hidden_size).normal_(std=0.02))
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().config(), "mlm_probability": self.mlm_probability}
+
+    def choose(self, items: Tensor) -> Tensor:
+        """Positions [B, L] to hide, drawn from torch's generator."""
+        n = lengths(items)
+        candidates = items >= self.reserved
+        hidden = (torch.rand(items.shape, device=items.device) < self.mlm_probability) & candidates
+        # A random order of the candidates: its first is hidden, its last stays where all would be hidden.
+        order = torch.rand(items.shape, device=items.device)
+        position = torch.arange(items.shape[1], device=items.device)
+        forced = position == order.masked_fill(~candidates, -1).argmax(1, keepdim=True)
+        hidden = (hidden | forced) & candidates
+        spared = position == order.masked_fill(~candidates, 2).argmin(1, keepdim=True)
+        return hidden & ~(spared & (hidden.sum(1) == n)[:, None])
+
+    def train_states(self, values: Tensor, items: Tensor) -> SessionStates:
+        """Hidden positions hold the [MASK] vector and have their item as target."""
+        n = lengths(items)
+        hidden = self.choose(items)
+        values = torch.where(hidden[..., None], self.masked_item_embedding, values)
+        targets = items.masked_fill(~hidden, 0)
+        return SessionStates(values, _attend(n, items.shape[1]), (n - 1).clamp(min=0), targets)
+
+    def inference_states(self, values: Tensor, items: Tensor) -> SessionStates:
+        """One more position: the [MASK] vector behind the last event, where the answer is read."""
+        n = lengths(items)
+        values = torch.cat([values, torch.zeros_like(values[:, :1])], dim=1)
+        at_end = torch.arange(values.shape[1], device=items.device) == n[:, None]
+        values = torch.where(at_end[..., None], self.masked_item_embedding, values)
+        return SessionStates(values, _attend(n + 1, values.shape[1]), n)
+
+
+masking_registry: dict[str, type[MaskSequence]] = {
+    "clm": CausalLanguageModeling,
+    "causal": CausalLanguageModeling,
+    "mlm": MaskedLanguageModeling,
+    "masked": MaskedLanguageModeling,
+}
+
+
+def masking_from(name: str | MaskSequence, hidden_size: int, reserved: int, **arguments: Any) -> MaskSequence:
+    """An objective from its registered name, or the given one.
+
+    Raises
+    ------
+    ValueError
+        When the name is not registered.
+    """
+    if isinstance(name, MaskSequence):
+        return name
+    if name not in masking_registry:
+        raise ValueError(f"there is no masking {name!r}: choose one of {', '.join(masking_registry)}")
+    return masking_registry[name](hidden_size=hidden_size, reserved=reserved, **arguments)

@@ -1,0 +1,56 @@
+"""The settings of the training stage: in the YAML of a data set under ``model:``, as flags, or from Python."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from common.settings import Settings
+
+# What each architecture is trained with when nothing is said; `modeling.config.SUPPORTED` has all pairs.
+DEFAULT_MASKING = {"gpt2": "clm", "xlnet": "mlm", "bert": "mlm", "roberta": "mlm", "electra": "mlm", "albert": "mlm"}
+
+
+class ModelSettings(Settings):
+    """How to build and train a model. Every key has a default that suits data of some ten thousand sessions."""
+
+    architecture: Literal["gpt2", "xlnet", "bert", "roberta", "electra", "albert"] = Field(
+        "gpt2", description="the backbone"
+    )
+    masking: Literal["clm", "mlm"] | None = Field(
+        None, description="the objective: causal or masked; by default the one that fits the architecture"
+    )
+    features: Literal["all", "ids"] = Field("all", description="use side features, or item ids only")
+    d_model: int = Field(64, ge=2, description="width of the vectors")
+    n_layer: int = Field(2, ge=1, description="layers")
+    n_head: int = Field(4, ge=1, description="attention heads; must divide d_model")
+    dropout: float = Field(0.2, ge=0, lt=1, description="everywhere in the backbone")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over the catalogue")
+    mlm_probability: float = Field(0.2, ge=0, lt=1, description="share of the events that masked training hides")
+    learning_rate: float = Field(0.002, gt=0, description="the highest, after the warm-up")
+    weight_decay: float = Field(0.01, ge=0, description="of matrices; not of biases and norms")
+    batch_size: int = Field(128, ge=1, description="sessions a step")
+    epochs: int = Field(15, ge=1, description="at most this many passes over the training window")
+    patience: int = Field(3, ge=1, description="stop after this many epochs without a better NDCG@20 on validation")
+    max_minutes: float | None = Field(
+        None, gt=0, description="stop training then; the learning rate decays to fit. Makes a run depend on speed"
+    )
+    seed: int = Field(0, ge=0, description="of weights, dropout, masks and shuffling")
+    exclude: Literal["none", "last", "seen"] = Field(
+        "last", description="items of the session that are never recommended"
+    )
+    top_k: int = Field(100, ge=1, description="the most recommendations a request may ask for")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    threads: int | None = Field(None, ge=1, description="CPU threads; by default torch's own number")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelSettings:
+        if self.d_model % self.n_head:
+            raise ValueError(f"n_head ({self.n_head}) must divide d_model ({self.d_model})")
+        return self
+
+    @property
+    def objective(self) -> str:
+        """The masking to use: the chosen one, or the architecture's own."""
+        return self.masking or DEFAULT_MASKING[self.architecture]

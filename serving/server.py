@@ -1,0 +1,300 @@
+"""Run the real tritonserver on a model repository, without Docker.
+
+    with TritonServer(Path("model_repository")) as server:      # started, and its models are ready
+        NextItemClient(server.addresses["grpc"]).recommend(events)
+
+`serve_forever` is the same for a person: it prints the addresses and stops on Ctrl-C or SIGTERM. The server is a
+process group of its own, listens on localhost unless told otherwise, and dies with the Python that started it.
+The whole log goes to a file; what people see leaves out the complaints that Triton has about a machine without a GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from common.errors import UserError
+from common.progress import say, step
+from serving import binaries, triton_log
+from serving.ports import check_ports
+
+MODEL = "nextitem"
+STOP_SECONDS = 30.0
+
+# prctl(PR_SET_PDEATHSIG, SIGTERM), kept by exec: a Python that is killed outright does not leave a server behind.
+_DIE_WITH_PARENT = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+class TritonServer:
+    """A tritonserver process on one model repository.
+
+    Parameters
+    ----------
+    repository : Path
+        The folder that ``nextitem export`` wrote.
+    host : str
+        The address to listen on; ``"0.0.0.0"`` for all.
+    http_port, grpc_port, metrics_port : int
+        The ports; 0 picks a free one at `start`.
+    threads : int
+        Threads that one model instance may compute with (OMP_NUM_THREADS and its kin). One is right under load:
+        instances that share cores wait for each other.
+    log_file : Path, optional
+        Where the whole log goes. By default a temporary file, which is kept only when the server fails.
+    arguments : sequence of str
+        Further tritonserver options, as they are.
+
+    Attributes
+    ----------
+    pid : int or None
+        The server's process id while it runs; also the id of its process group.
+    """
+
+    def __init__(
+        self,
+        repository: Path | str,
+        host: str = "127.0.0.1",
+        http_port: int = 8000,
+        grpc_port: int = 8001,
+        metrics_port: int = 8002,
+        threads: int = 1,
+        log_file: Path | str | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        self.repository = Path(repository)
+        self.host = host
+        self.ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
+        self.threads = threads
+        self.arguments = list(arguments)
+        self._chosen_log = Path(log_file) if log_file else None
+        self._work: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._failed = False
+
+    def __enter__(self) -> TritonServer:
+        try:
+            self.start()
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while the server runs."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """``host:port`` of ``http``, ``grpc`` and ``metrics``, as a client on this machine reaches them."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
+        return {name: f"{host}:{port}" for name, port in self.ports.items()}
+
+    @property
+    def log_file(self) -> Path | None:
+        """Where the log is, or None before the first start."""
+        return self._chosen_log or (self._work / "tritonserver.log" if self._work else None)
+
+    def start(self) -> None:
+        """Start the process and return at once; `wait_ready` waits for the models.
+
+        Raises
+        ------
+        UserError
+            When the repository holds no model, a port is taken or there is no tritonserver.
+        """
+        if self.pid:
+            raise RuntimeError(f"this server runs already as process {self.pid}")
+        if not (self.repository / MODEL / "config.pbtxt").is_file():
+            raise UserError(f"{self.repository} holds no model named {MODEL}: run 'nextitem export' first")
+        self.ports = check_ports(self.host, self.ports)
+        self._work = Path(tempfile.mkdtemp(prefix="nextitem-triton-"))
+        self._failed = False
+        try:
+            program = binaries.tritonserver(self._work)
+            log_file = self.log_file
+            assert log_file is not None
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+            command = [*program.command, *self._options()]
+            # The signal comes when the starting thread ends, so it must not be a short-lived one.
+            if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
+                command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, *command]
+            limits = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
+            environment = program.environment | {f"{name}_NUM_THREADS": str(self.threads) for name in limits}
+            with log_file.open("wb") as log:
+                self._process = subprocess.Popen(
+                    command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+        except BaseException:
+            shutil.rmtree(self._work, ignore_errors=True)
+            raise
+
+    def _options(self) -> list[str]:
+        options = [f"--model-repository={self.repository.resolve()}"]
+        for name, port in self.ports.items():
+            options += [f"--{name}-address={self.host}", f"--{name}-port={port}"]
+        options.append(f"--backend-config=python,shm-region-prefix-name={self._shared_memory}")
+        # A stub that imports torch on a busy machine takes longer than the 30 s that Triton allows.
+        options.append("--backend-config=python,stub-timeout-seconds=120")
+        if not Path("/dev/nvidiactl").exists():
+            options.append("--allow-gpu-metrics=false")
+        return [*options, *self.arguments]
+
+    @property
+    def _shared_memory(self) -> str:
+        return f"{self._work.name}-" if self._work else ""
+
+    def wait_ready(self, models: Sequence[str] = (MODEL,), timeout: float = 240.0) -> None:
+        """Wait until each of `models` answers.
+
+        The readiness of the server says nothing of its models (it is true without any), so they are asked.
+
+        Parameters
+        ----------
+        models : sequence of str
+            Names of models.
+        timeout : float
+            Seconds.
+
+        Raises
+        ------
+        UserError
+            When the server ends by itself, with the reason from its log, or when the time is over.
+        """
+        with step("starting Triton"):
+            deadline = time.monotonic() + timeout
+            while not all(self._ready(model) for model in models):
+                self.check_alive()
+                if time.monotonic() > deadline:
+                    self._failed = True
+                    raise UserError(f"Triton was not ready after {timeout:g} s: see {self.log_file}")
+                time.sleep(0.1)
+
+    def _ready(self, model: str) -> bool:
+        connection = http.client.HTTPConnection(self.addresses["http"], timeout=5)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", f"/v2/models/{model}/ready")
+            return connection.getresponse().status == 200
+        return False
+
+    def check_alive(self) -> None:
+        """Raise a `UserError` with the reason from the log when the server has ended by itself."""
+        if self._process is None:
+            raise RuntimeError("this server was not started")
+        code = self._process.poll()
+        if code is not None:
+            self._failed = True
+            ending = f"by signal {-code}" if code < 0 else f"with code {code}"
+            reason = triton_log.failure_reason(self.log_text()) or f"it ended {ending}"
+            raise UserError(f"Triton stopped: {reason} (log: {self.log_file})")
+
+    def log_text(self) -> str:
+        """The log so far."""
+        path = self.log_file
+        return path.read_text(encoding="utf-8", errors="replace") if path and path.is_file() else ""
+
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """Let requests in flight finish, stop the server and everything it started, remove the temporary files.
+
+        May be called at any time and more than once. Whatever of its process group is left after `timeout` seconds
+        is killed.
+        """
+        try:
+            if self._process is not None and self._process.poll() is None:
+                self._process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(timeout)
+        finally:
+            # Forgotten at once: a second stop must not signal whoever has been given this process id by then.
+            ended, self._process = self._process, None
+            if ended is not None:
+                _end_group(ended.pid)
+                ended.wait()
+            self._clean()
+
+    def _clean(self) -> None:
+        if self._work is None:
+            return
+        for region in Path("/dev/shm").glob(f"{self._shared_memory}*"):
+            region.unlink(missing_ok=True)
+        shutil.rmtree(self._work / "backends", ignore_errors=True)
+        if not self._failed or self._chosen_log:
+            shutil.rmtree(self._work, ignore_errors=True)
+
+
+def _end_group(group: int, patience: float = 3.0) -> None:
+    """Wait for a process group to be empty, then kill what is left: a stub outlives its server for a moment."""
+    deadline = time.monotonic() + patience
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.05)
+        os.killpg(group, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _signals_as_interrupt() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP end a block as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [signal.SIGTERM, signal.SIGHUP] if threading.current_thread() is threading.main_thread() else []
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def serve_forever(server: TritonServer, announce: Callable[[str], None] = print) -> int:
+    """Serve until Ctrl-C, SIGTERM or SIGHUP, and stop cleanly.
+
+    Parameters
+    ----------
+    server : TritonServer
+        Not yet started.
+    announce : callable
+        Receives the lines with the addresses.
+
+    Returns
+    -------
+    int
+        0, the exit code.
+
+    Raises
+    ------
+    UserError
+        When the server cannot start, or ends by itself.
+    """
+    with contextlib.suppress(KeyboardInterrupt), _signals_as_interrupt(), server:
+        for name, address in server.addresses.items():
+            announce(f"{name:8} {address}")
+        say(f"log in {server.log_file}; Ctrl-C stops")
+        assert server.log_file is not None
+        with server.log_file.open(encoding="utf-8", errors="replace") as log:
+            log.seek(0, os.SEEK_END)
+            while True:
+                time.sleep(0.5)
+                for line in filter(triton_log.is_notable, log):
+                    say(line.rstrip())
+                server.check_alive()
+    return 0
