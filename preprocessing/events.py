@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from common.errors import UserError
 from common.progress import step
-from preprocessing.kernels import UNITS
+from preprocessing.kernels import LARGEST, UNITS
 from preprocessing.settings import Dataset, Filter
 
 
@@ -205,7 +205,8 @@ class _Reader:
             return self._whole(values, name).cast(pa.float64()) if values.null_count else self._whole(values, name)
         if pa.types.is_floating(kind):
             values = values.cast(pa.float64())
-            return pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64()))
+            usable = pc.less_equal(pc.abs(values), LARGEST)
+            return pc.if_else(pc.fill_null(usable, False), values, pa.scalar(None, pa.float64()))
         if pa.types.is_boolean(kind) and not values.null_count:
             return values
         if pa.types.is_boolean(kind):

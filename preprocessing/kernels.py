@@ -18,6 +18,8 @@ UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 DAY = 86_400 * UNITS["s"]
 # 1970-01-01 was a Thursday; weeks are counted from Monday.
 _PERIODS = {"hour": (DAY, 0), "weekday": (7 * DAY, 3 * DAY)}
+# Numbers beyond single precision, which models compute in, count as missing: one would make every mean infinite.
+LARGEST = float(np.finfo(np.float32).max)
 PADDING, NULL, UNKNOWN, RESERVED = 0, 1, 2, 3
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.kernels import UNITS
+from preprocessing.kernels import LARGEST, UNITS
 
 Array = NDArray[Any]
 MAX_EVENTS = 100_000
@@ -51,7 +51,7 @@ class Column:
         Returns
         -------
         array [N]
-            Time as int64 nanoseconds; text as bytes; numbers as they are, with NaN for what is not finite.
+            Time as int64 nanoseconds; text as bytes; numbers as they are, with NaN for what is no number or too large.
         """
         if self.role == "time":
             return self._text_times(values) if self.type == "BYTES" else self._number_times(values)
@@ -60,10 +60,10 @@ class Column:
                 if not value.strip():
                     raise RequestError(f"'{self.name}' is empty in event {row}: every event needs its {self.role} id")
         if self.type == "FP64":
-            finite = np.isfinite(values)
-            if self.role == "order" and not finite.all():
-                raise RequestError(f"'{self.name}' is not a number in event {int(np.argmin(finite))}")
-            return np.where(finite, values, np.nan)
+            usable = np.abs(values) <= LARGEST
+            if self.role == "order" and not usable.all():
+                raise RequestError(f"'{self.name}' is not a number in event {int(np.argmin(usable))}")
+            return np.where(usable, values, np.nan)
         return values
 
     def _number_times(self, values: Array) -> Array:
