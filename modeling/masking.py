@@ -112,22 +112,33 @@ class MaskedLanguageModeling(MaskSequence):
     mlm_probability : float
         Each event is hidden with this probability; one more, chosen at random, always is. A session of two
         events or more never has all of them hidden; one of a single event carries no loss.
+    last_item_probability : float
+        In this share of the sessions the last event alone is hidden instead: what inference asks.
     """
 
     name = "mlm"
 
     def __init__(
-        self, hidden_size: int, padding_idx: int = 0, reserved: int = 1, mlm_probability: float = 0.15
+        self,
+        hidden_size: int,
+        padding_idx: int = 0,
+        reserved: int = 1,
+        mlm_probability: float = 0.15,
+        last_item_probability: float = 0.0,
     ) -> None:
         super().__init__(hidden_size, padding_idx, reserved)
         if not 0 <= mlm_probability < 1:
             raise ValueError(f"mlm_probability must be in [0, 1), not {mlm_probability}")
+        if not 0 <= last_item_probability <= 1:
+            raise ValueError(f"last_item_probability must be in [0, 1], not {last_item_probability}")
         self.mlm_probability = mlm_probability
+        self.last_item_probability = last_item_probability
         self.masked_item_embedding = nn.Parameter(torch.empty(hidden_size).normal_(std=0.02))
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {**super().config(), "mlm_probability": self.mlm_probability}
+        own = {"mlm_probability": self.mlm_probability, "last_item_probability": self.last_item_probability}
+        return {**super().config(), **own}
 
     def choose(self, items: Tensor) -> Tensor:
         """Positions [B, L] to hide, drawn from torch's generator."""
@@ -140,7 +151,12 @@ class MaskedLanguageModeling(MaskSequence):
         forced = position == order.masked_fill(~candidates, -1).argmax(1, keepdim=True)
         hidden = (hidden | forced) & candidates
         spared = position == order.masked_fill(~candidates, 2).argmin(1, keepdim=True)
-        return hidden & ~(spared & (hidden.sum(1) == n)[:, None])
+        hidden = hidden & ~(spared & (hidden.sum(1) == n)[:, None])
+        if not self.last_item_probability:
+            return hidden
+        last = (position == (n - 1)[:, None]) & candidates & (n >= 2)[:, None]
+        only_last = last.any(1) & (torch.rand(len(items), device=items.device) < self.last_item_probability)
+        return torch.where(only_last[:, None], last, hidden)
 
     def train_states(self, values: Tensor, items: Tensor) -> SessionStates:
         """Hidden positions hold the [MASK] vector and have their item as target."""

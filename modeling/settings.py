@@ -28,10 +28,13 @@ class ModelSettings(Settings):
     dropout: float = Field(0.2, ge=0, lt=1, description="everywhere in the backbone")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability spread over the catalogue")
     mlm_probability: float = Field(0.2, ge=0, lt=1, description="share of the events that masked training hides")
+    last_item_probability: float = Field(
+        0.5, ge=0, le=1, description="share of the sessions of which masked training hides the last event alone"
+    )
     learning_rate: float = Field(0.002, gt=0, description="the highest, after the warm-up")
     weight_decay: float = Field(0.01, ge=0, description="of matrices; not of biases and norms")
     batch_size: int = Field(128, ge=1, description="sessions a step")
-    epochs: int = Field(15, ge=1, description="at most this many passes over the training window")
+    epochs: int = Field(10, ge=1, description="at most this many passes over the training window")
     patience: int = Field(3, ge=1, description="stop after this many epochs without a better NDCG@20 on validation")
     max_minutes: float | None = Field(
         None, gt=0, description="stop training then; the learning rate decays to fit. Makes a run depend on speed"

@@ -77,7 +77,11 @@ def build_model(features: list[Feature], max_sequence_length: int, settings: Mod
         continuous_projection=max(8, width // 4),
         projection=MLPBlock([width], activation=None) if len(features) > 1 else None,
         masking=settings.objective,
-        masking_arguments={"mlm_probability": settings.mlm_probability} if settings.objective == "mlm" else None,
+        masking_arguments=(
+            {"mlm_probability": settings.mlm_probability, "last_item_probability": settings.last_item_probability}
+            if settings.objective == "mlm"
+            else None
+        ),
         embedding_dims={feature.name: width for feature in features if feature.item},
         infer_embedding_sizes=True,
     )

@@ -31,6 +31,7 @@ from serving.ports import check_ports
 
 MODEL = "nextitem"
 STOP_SECONDS = 30.0
+DRAIN_SECONDS = 5
 
 # prctl(PR_SET_PDEATHSIG, SIGTERM), kept by exec: a Python that is killed outright does not leave a server behind.
 _DIE_WITH_PARENT = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
@@ -153,6 +154,8 @@ class TritonServer:
         options.append(f"--backend-config=python,shm-region-prefix-name={self._shared_memory}")
         # A stub that imports torch on a busy machine takes longer than the 30 s that Triton allows.
         options.append("--backend-config=python,stub-timeout-seconds=120")
+        # Triton also waits for idle connections to close, and clients keep theirs open: by default for 30 seconds.
+        options.append(f"--exit-timeout-secs={DRAIN_SECONDS}")
         if not Path("/dev/nvidiactl").exists():
             options.append("--allow-gpu-metrics=false")
         return [*options, *self.arguments]

@@ -127,20 +127,34 @@ def write_features(
     return path
 
 
-def arithmetic_sessions(count: int, items: int, seed: int) -> list[list[int]]:
-    """Sessions whose next item follows from the last two: they step through the catalogue by 1, 2 or 3."""
+def arithmetic_sessions(count: int, items: int, steps: int, seed: int) -> list[list[int]]:
+    """Sessions that go through the catalogue in steps of 1 to `steps`, round and round."""
     random = np.random.default_rng(seed)
     found = []
     for _ in range(count):
-        start, step, n = random.integers(items), random.integers(1, 4), random.integers(4, LIMIT + 1)
+        start, step, n = random.integers(items), random.integers(1, steps + 1), random.integers(4, LIMIT + 1)
         found.append([int(3 + (start + step * i) % items) for i in range(n)])
     return found
+
+
+@pytest.fixture
+def sessions_of() -> Callable[..., Any]:
+    from modeling.data import Sessions
+
+    def make_sessions(count: int, items: int, steps: int, seed: int) -> Sessions:
+        rows = arithmetic_sessions(count, items, steps, seed)
+        offsets = torch.tensor([0] + [len(row) for row in rows]).cumsum(0)
+        return Sessions({"item_id": torch.tensor([item for row in rows for item in row])}, offsets)
+
+    return make_sessions
 
 
 @pytest.fixture(scope="session")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """600 arithmetic sessions over 12 items."""
-    windows = {w: arithmetic_sessions(n, 12, s) for w, n, s in (("train", 600, 0), ("valid", 60, 1), ("test", 80, 2))}
+    windows = {
+        w: arithmetic_sessions(n, 12, 3, s) for w, n, s in (("train", 600, 0), ("valid", 60, 1), ("test", 80, 2))
+    }
     return write_features(tmp_path_factory.mktemp("data") / "features", windows, 12)
 
 

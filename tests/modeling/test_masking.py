@@ -53,6 +53,18 @@ def test_masked_training_hides_some_and_never_all(probability: float) -> None:
     assert hidden.view(300, 6, 6)[:, 3].any(0).all()
 
 
+def test_the_last_event_alone_is_hidden_in_a_share_of_the_sessions() -> None:
+    torch.manual_seed(0)
+    items = padded([5], [5, 6], [5, 6, 7, 8], [5, 6, 2]).repeat(500, 1)
+    masking = tr.MaskedLanguageModeling(2, reserved=3, mlm_probability=0.0, last_item_probability=0.5)
+    hidden = masking.choose(items).view(500, 4, 4)
+    assert not hidden[:, 0].any()
+    assert (hidden[:, 1:].sum(2) == 1).all()
+    # Half of the time for certain, and by chance in a quarter of the other half.
+    assert hidden[:, 2, 3].float().mean().item() == pytest.approx(0.5 + 0.5 / 4, abs=0.08)
+    assert not hidden[:, 3, 2].any()  # unknown: no target
+
+
 def test_the_share_of_hidden_events_follows_the_probability() -> None:
     torch.manual_seed(0)
     items = torch.full((500, 100), 5)
