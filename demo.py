@@ -35,8 +35,8 @@ def run_demo(output: Path, sessions: int, items: int, epochs: int | None, seed: 
     Returns
     -------
     dict
-        ``events``, ``sessions``, ``training``, ``metrics`` (model, optimum, popularity, cooccurrence), ``answers`` (what
-        Triton answered live), ``loadtest`` (a row a concurrency) and ``serving`` (the row at 4 clients).
+        ``events``, ``sessions``, ``training``, ``metrics`` (model, optimum, popularity, cooccurrence), ``answers``
+        (what Triton answered live), ``loadtest`` (a row a concurrency) and ``serving`` (the row at 4 clients).
     """
     from modeling.evaluation import evaluate
     from modeling.training import train

@@ -50,7 +50,7 @@ class CyclicTime(Operator):
 
     def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
         """Both outputs come from the time column."""
-        return {name: col_selector.names for name in self.outputs()}
+        return dict.fromkeys(self.outputs(), col_selector.names)
 
     @property
     def output_tags(self) -> list[Tags]:

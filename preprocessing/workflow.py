@@ -44,7 +44,7 @@ def build(dataset: Dataset, statistics: Path) -> nvtabular.Workflow:
                 outputs = outputs + part
         for period in dataset.features.time:
             if period == "age":
-                age = item + [events.time.column] >> operators.ItemAge()
+                age = (item + events.time.column) >> operators.ItemAge()
                 outputs = outputs + _normalise(age >> ops.LogOp())
             else:
                 outputs = outputs + ([events.time.column] >> operators.CyclicTime(period))

@@ -58,7 +58,7 @@ def export(
         raise UserError(
             f"serving.top_k is {top_k}, but {model} gives at most {facts['top_k']}: train with a larger top_k"
         )
-    ranker = {"inputs": facts["inputs"], "top_k": top_k, "threads": settings.threads}
+    ranker = {"inputs": facts["inputs"], "top_k": top_k, "threads": settings.threads, "device": settings.device}
     inputs = {"features": identity(features), "model": identity(model)}
     with new_folder(output, "model_repository", settings.model_dump(), inputs, keep=KEPT) as folder:
         with step("Exporting the ensemble") as bar:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from common.settings import Settings
@@ -14,4 +16,7 @@ class ServingSettings(Settings):
     max_batch_size: int = Field(128, ge=1, description="sessions that one pass of the model may take")
     entry_instances: int = Field(2, ge=1, description="processes that prepare requests")
     ranker_instances: int = Field(1, ge=1, description="processes that run the model")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where the model runs; auto takes a GPU that is there"
+    )
     threads: int = Field(1, ge=1, description="threads a process computes with")

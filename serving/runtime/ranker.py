@@ -28,7 +28,8 @@ class TritonPythonModel:
         self.inputs: list[dict[str, str]] = settings["inputs"]
         self.top_k: int = settings["top_k"]
         torch.set_num_threads(settings["threads"])
-        self.device = torch.device("cuda" if args["model_instance_kind"] == "GPU" else "cpu")
+        cuda = settings["device"] == "cuda" or (settings["device"] == "auto" and torch.cuda.is_available())
+        self.device = torch.device("cuda" if cuda else "cpu")
         self.model = torch.jit.load(str(folder / RANKER_WEIGHTS), map_location=self.device).eval()
         warm_up = {i["name"]: np.ones((2, 2), dtype=i["dtype"]) for i in self.inputs}
         for _ in range(3):

@@ -30,9 +30,14 @@ def test_error_leaves_the_old_folder_and_nothing_else(tmp_path):
     target = tmp_path / "model"
     write(target)
     before = identity(target)
-    with pytest.raises(KeyboardInterrupt), new_folder(target, "model", {}) as folder:
-        (folder.path / "half").write_text("half")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with new_folder(target, "model", {}) as folder:
+            (folder.path / "half").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert identity(target) == before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     read_manifest(target, "model", "nextitem train")

@@ -12,13 +12,19 @@ import pytest
 import torch
 
 import modeling as tr
+from modeling.config import SUPPORTED
 from modeling.export import export_torchscript, recommender
 from modeling.schema import Feature
-from modeling.settings import DEFAULT_MASKING, ModelSettings
+from modeling.settings import ModelSettings
 from modeling.training import fit, threads
 
 Batch = dict[str, torch.Tensor]
 TOLERANCE = 1e-9
+SUPPORTED_CELLS = [(architecture, masking) for architecture, all_of in SUPPORTED.items() for masking in all_of]
+# The exclusion does not depend on the backbone.
+EXPORTS = [(cell, "none") for cell in SUPPORTED_CELLS]
+EXPORTS += [(cell, rule) for cell in (("gpt2", "clm"), ("xlnet", "mlm")) for rule in ("last", "seen")]
+REFUSED = [(a, m) for a in SUPPORTED for m in ("clm", "mlm") if (a, m) not in SUPPORTED_CELLS]
 
 
 def finite(scores: torch.Tensor) -> torch.Tensor:
@@ -134,12 +140,10 @@ def test_saved_and_loaded_is_the_same(cell: tuple[str, str], make: Any, batch: B
     assert {p.name for p in (tmp_path / "model").iterdir()} == {"model.json", "model.safetensors"}
 
 
-@pytest.mark.parametrize("exclude", ["none", "last", "seen"])
+@pytest.mark.parametrize(("cell", "exclude"), EXPORTS)
 def test_torchscript_equals_eager_at_other_shapes(
     cell: tuple[str, str], exclude: str, make: Any, batch_of: Callable[..., Batch], tmp_path: Path
 ) -> None:
-    if exclude != "none" and cell not in (("gpt2", "clm"), ("xlnet", "mlm")):
-        pytest.skip("the exclusion does not depend on the backbone")
     model = make(*cell)
     export_torchscript(model, tmp_path / "model.pt", exclude)
     exported = torch.jit.load(str(tmp_path / "model.pt"))
@@ -186,10 +190,7 @@ def test_it_learns_a_planted_rule(cell: tuple[str, str], sessions_of: Callable[.
     assert float(tr.RecallAt([1]).from_ranks(ranks)[0]) >= 0.95
 
 
-@pytest.mark.parametrize("architecture", sorted(DEFAULT_MASKING))
-def test_unsupported_pairs_are_refused_by_name(architecture: str, make: Any) -> None:
-    wrong = {"clm": "mlm", "mlm": "clm"}[DEFAULT_MASKING[architecture]]
-    if architecture == "xlnet":
-        pytest.skip("supports both")
-    with pytest.raises(ValueError, match=f"{architecture}.*{wrong}"):
-        make(architecture, wrong)
+@pytest.mark.parametrize(("architecture", "masking"), REFUSED)
+def test_unsupported_pairs_are_refused_by_name(architecture: str, masking: str, make: Any) -> None:
+    with pytest.raises(ValueError, match=f"{architecture}.*{masking}"):
+        make(architecture, masking)

@@ -123,9 +123,8 @@ def test_csv_and_parquet_read_the_same(make):
     text = "\n".join(["visit,sku,at,brand,price", *lines]).encode()
     from_csv, from_parquet = read_events(make(text, name="events.csv")), read_events(make())
     assert from_csv.table.equals(from_parquet.table)
-    assert (
-        from_csv.wire == from_parquet.wire == dict(visit="BYTES", sku="BYTES", at="INT64", brand="BYTES", price="FP64")
-    )
+    text = dict.fromkeys(("visit", "sku", "brand"), "BYTES")
+    assert from_csv.wire == from_parquet.wire == text | {"at": "INT64", "price": "FP64"}
     assert from_csv.table.column("brand").null_count == 2  # the null and the empty text
 
 

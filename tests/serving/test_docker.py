@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from preprocessing.shop import ShopSettings, write_events
 from serving.ports import free_ports
 from serving.server import TritonServer
 
@@ -66,15 +68,19 @@ def lets_through(path: str) -> bool:
     return inside
 
 
-@pytest.fixture
-def clean_folder(tmp_path: Path) -> Path:
-    """The files of a clone that .dockerignore lets through, and no others."""
+def copy_clean(folder: Path) -> Path:
+    """Copy the files of a clone that .dockerignore lets through, and no others."""
     listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard").stdout.splitlines()
     for name in filter(lets_through, listed):
         if (ROOT / name).is_file():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, tmp_path / name)
-    return tmp_path
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def clean_folder(tmp_path: Path) -> Path:
+    return copy_clean(tmp_path)
 
 
 def test_dockerfile_lints() -> None:
@@ -156,7 +162,7 @@ def test_data_set_that_train_names_exists() -> None:
 
 def test_image_holds_what_an_installation_needs_and_nothing_else(clean_folder: Path) -> None:
     top = {path.name for path in clean_folder.iterdir()}
-    code = {"common", "preprocessing", "modeling", "serving", "nextitem.py"}
+    code = {"common", "preprocessing", "modeling", "serving", "nextitem.py", "demo.py"}
     needed = code | {"Makefile", "pyproject.toml", "requirements.lock", "README.md"}
     assert top - {"examples"} == needed
     steps = re.findall(r"^RUN .*?(make .*)$", DOCKERFILE, flags=re.MULTILINE)
@@ -182,10 +188,48 @@ def test_package_builds_from_the_clean_folder_and_runs_there(clean_folder: Path,
     assert all(path.startswith(str(target)) for path in done.stdout.split())
 
 
-@pytest.mark.slow
-def test_make_install_in_the_clean_folder(clean_folder: Path) -> None:
-    """The images' own build step, run for real: a whole environment, and its command line answers."""
-    done = run("make", "install", cwd=clean_folder)
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images' own build step, run for real on just the files that they hold: a whole environment."""
+    folder = copy_clean(tmp_path_factory.mktemp("image"))
+    done = run("make", "install", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    done = run(str(clean_folder / ".venv" / "bin" / "nextitem"), "serve", "--help", cwd=clean_folder)
+    return folder
+
+
+def test_every_command_of_the_images_runs_in_a_clean_folder(installed: Path, tmp_path: Path) -> None:
+    """Train, serve, health check and load test, with the mounted folders and ports of compose replaced by ours."""
+    program = str(installed / ".venv" / "bin" / "nextitem")
+    data, output = tmp_path / "data", tmp_path / "output"
+    data.mkdir()
+    write_events(ShopSettings(sessions=1_000, items=120, categories=6), data / "events.parquet")
+    http, grpc, metrics = map(str, free_ports(3))
+    replaced = {
+        "examples/online_retail.yaml": "examples/simulated_shop.yaml",
+        "/data": str(data),
+        "/output": str(output),
+        "/model_repository": str(output / "model_repository"),
+        "/features/sample.parquet": str(output / "features" / "sample.parquet"),
+        "server:8001": f"127.0.0.1:{grpc}",
+    }
+    train, serve, loadtest = (
+        [program, *(replaced.get(part, part) for part in COMMANDS[name])] for name in ("train", "server", "loadtest")
+    )
+    done = run(*train, "--set", "model.epochs=1", "--set", "model.threads=1", cwd=installed)
     assert done.returncode == 0, done.stderr
+    assert COMMANDS["server"] == COMMANDS["server-gpu"] == COMMANDS["Dockerfile"]
+    ports = ["--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics]
+    server = subprocess.Popen(
+        [*serve, *ports], cwd=installed, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert server.stdout is not None
+        assert any(grpc in line for line in server.stdout), "it prints its addresses when it is ready"
+        _, _, *arguments = SERVICES["server"]["healthcheck"]["test"]
+        checked = run(sys.executable, *(argument.replace(":8000/", f":{http}/") for argument in arguments))
+        assert checked.returncode == 0, checked.stderr
+        done = run(*loadtest, "--concurrency", "1", "--requests", "100", "--json", cwd=installed)
+        assert json.loads(done.stdout)["rows"][0]["req_per_s"] > 0, done.stderr
+    finally:
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
