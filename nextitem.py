@@ -163,7 +163,7 @@ _ANSWER = ("session_id", "item_id", "score", "unknown_events")
 @command(_show_demo)
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for the events and everything made of them.")] = Path("demo"),
-    sessions: Annotated[int, typer.Option(help="Sessions to simulate.", min=200)] = 40_000,
+    sessions: Annotated[int, typer.Option(help="Sessions to simulate.", min=200)] = 50_000,
     items: Annotated[int, typer.Option(help="Items in the simulated catalogue.", min=100)] = 1_000,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training window; the YAML's otherwise.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the shop and of the model.")] = 7,

@@ -35,7 +35,7 @@ class ModelSettings(Settings):
     weight_decay: float = Field(0.01, ge=0, description="of matrices; not of biases and norms")
     batch_size: int = Field(128, ge=1, description="sessions a step")
     epochs: int = Field(10, ge=1, description="at most this many passes over the training window")
-    patience: int = Field(3, ge=1, description="stop after this many epochs without a better NDCG@20 on validation")
+    patience: int = Field(4, ge=1, description="stop after this many epochs without a better NDCG@20 on validation")
     max_minutes: float | None = Field(
         None, gt=0, description="stop training then; the learning rate decays to fit. Makes a run depend on speed"
     )
@@ -45,7 +45,7 @@ class ModelSettings(Settings):
     )
     top_k: int = Field(100, ge=1, description="the most recommendations a request may ask for")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    threads: int | None = Field(None, ge=1, description="CPU threads; by default torch's own number")
+    threads: int | None = Field(None, ge=1, description="CPU threads; by default half of the cores")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelSettings:

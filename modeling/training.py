@@ -7,6 +7,7 @@ early stopping on the validation window, and writes weights, description, TorchS
 from __future__ import annotations
 
 import json
+import os
 import math
 import time
 from collections.abc import Iterator
@@ -178,10 +179,13 @@ def _description(model: Model, settings: ModelSettings, schema: Any) -> dict[str
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Set torch's CPU threads for a while."""
+    """Set torch's CPU threads for a while; half of the cores without a number.
+
+    Small models gain little from the other half, and lose tenfold when anything else wants a core: each of the many
+    short parallel sections then waits for a thread that is not running.
+    """
     before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
+    torch.set_num_threads(count or max(1, (os.cpu_count() or 2) // 2))
     try:
         yield
     finally:
