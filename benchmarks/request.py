@@ -1,6 +1,6 @@
 """Milliseconds to prepare one request: the compiled program beside the NVTabular workflow it was compiled from.
 
-    python -m benchmarks.request [FEATURES]          # a folder that `nextitem preprocess` wrote; demo/features otherwise
+    python -m benchmarks.request [FEATURES]      # a folder that `nextitem preprocess` wrote; demo/features otherwise
 
 Both get the same sessions, one a request, in this process; the median over rounds in turn is what counts. The
 workflow is what merlin-systems' stock TransformWorkflow runs inside Triton for every request.

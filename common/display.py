@@ -41,7 +41,9 @@ def number(value: Any) -> str:
 
 def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; the first column is text, the others are numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    # A table folds its own title to its width, so the title goes before it.
+    _out().print(f"\n{title}", style="bold", markup=False, soft_wrap=True)
+    table = Table()
     for position, name in enumerate(header):
         table.add_column(name, justify="right" if position else "left")
     for row in rows:

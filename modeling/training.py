@@ -7,8 +7,8 @@ early stopping on the validation window, and writes weights, description, TorchS
 from __future__ import annotations
 
 import json
-import os
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

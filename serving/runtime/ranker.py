@@ -16,6 +16,7 @@ import torch
 import triton_python_backend_utils as pb
 
 from serving.runtime import RANKER_SETTINGS, RANKER_WEIGHTS
+from serving.runtime.devices import load_where_it_answers
 
 
 class TritonPythonModel:
@@ -28,12 +29,15 @@ class TritonPythonModel:
         self.inputs: list[dict[str, str]] = settings["inputs"]
         self.top_k: int = settings["top_k"]
         torch.set_num_threads(settings["threads"])
-        cuda = settings["device"] == "cuda" or (settings["device"] == "auto" and torch.cuda.is_available())
-        self.device = torch.device("cuda" if cuda else "cpu")
-        self.model = torch.jit.load(str(folder / RANKER_WEIGHTS), map_location=self.device).eval()
         warm_up = {i["name"]: np.ones((2, 2), dtype=i["dtype"]) for i in self.inputs}
-        for _ in range(3):
-            self._rank(warm_up)
+
+        def answers(model: Any, device: str) -> None:
+            self.model, self.device = model, device
+            # TorchScript compiles itself during the first calls.
+            for _ in range(3):
+                self._rank(warm_up)
+
+        load_where_it_answers(folder / RANKER_WEIGHTS, settings["device"], answers, pb.Logger.log_warn)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests, in their order."""
