@@ -40,12 +40,13 @@ def number(value: Any) -> str:
 
 
 def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table; the first column is text, the others are numbers."""
+    """Print a table; columns of numbers stand to the right, columns of text to the left."""
     # A table folds its own title to its width, so the title goes before it.
     _out().print(f"\n{title}", style="bold", markup=False, soft_wrap=True)
     table = Table()
     for position, name in enumerate(header):
-        table.add_column(name, justify="right" if position else "left")
+        textual = any(isinstance(row[position], str) and not row[position][:1].isdigit() for row in rows)
+        table.add_column(name, justify="left" if textual or not position else "right")
     for row in rows:
         table.add_row(*(number(value) for value in row))
     _out().print(table)
