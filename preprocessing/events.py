@@ -6,7 +6,6 @@ pipeline knows: time as int64 nanoseconds, whole numbers as int64, numbers with 
 
 from __future__ import annotations
 
-import glob
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +13,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 
 from common.errors import UserError
 from common.progress import step
+from preprocessing.files import concatenate, expand, load
 from preprocessing.kernels import LARGEST, UNITS
 from preprocessing.settings import Dataset, Filter
 
@@ -60,13 +58,13 @@ def read_events(dataset: Dataset) -> RawEvents:
         When a file is missing or unreadable, a column is missing or of an unusable type, an id is null or
         empty, a time cannot be parsed, or no event is left. Names the file, the column and the row.
     """
-    paths = _expand(dataset)
+    paths = expand(dataset.data_root, dataset.events.files)
     tables = []
     with step(f"Reading {len(paths)} file{'s' if len(paths) > 1 else ''} of events", total=len(paths)) as bar:
         for path in paths:
             tables.append(_Reader(dataset, path).read())
             bar.advance()
-        table = _concatenate([read.table for read in tables], paths)
+        table = concatenate([read.table for read in tables], paths)
         bar.say(f"{sum(read.read for read in tables):,} events")
     wire = {name: _wire(table, name, dataset) for name in dataset.columns()}
     events = RawEvents(table, wire, tables[0].time_is_text, sum(read.read for read in tables))
@@ -76,28 +74,6 @@ def read_events(dataset: Dataset) -> RawEvents:
     if not len(table):
         raise UserError(f"{paths[0]}: no event is left of {events.read} after events.where: loosen the filters")
     return events
-
-
-def _expand(dataset: Dataset) -> list[Path]:
-    root, paths = dataset.data_root, []
-    for pattern in dataset.events.files:
-        found = sorted(glob.glob(str(root / pattern), recursive=True))
-        if not found:
-            raise UserError(f"no file matches '{pattern}' under {root}: correct events.files or give --data-root")
-        paths += [Path(path) for path in found if Path(path).is_file()]
-    if not paths:
-        raise UserError(f"events.files matches only folders under {root}: add a pattern such as '*.parquet'")
-    return list(dict.fromkeys(paths))
-
-
-def _concatenate(tables: list[pa.Table], paths: list[Path]) -> pa.Table:
-    for table, path in zip(tables[1:], paths[1:], strict=True):
-        for name in table.column_names:
-            here, first = table.schema.field(name).type, tables[0].schema.field(name).type
-            numbers = all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in (here, first))
-            if here != first and not numbers:
-                raise UserError(f"{path}: column '{name}' is {here} but {first} in {paths[0]}: make them the same")
-    return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
 
 
 def _wire(table: pa.Table, name: str, dataset: Dataset) -> str:
@@ -117,12 +93,15 @@ class _Reader:
     def __init__(self, dataset: Dataset, path: Path) -> None:
         self.dataset, self.path = dataset, path
         self.time_is_text = False
-        self.read_rows = 0
+        features = dataset.features
+        self._continuous = {entry.column for part in (features.item, features.event) for entry in part.continuous}
 
     def read(self) -> RawEvents:
         dataset = self.dataset
         wanted = list(dict.fromkeys([*dataset.columns(), *dataset.events.where]))
-        table = self._load(wanted)
+        numbers = {*self._continuous, *([dataset.events.order] if dataset.events.order else [])}
+        numbers |= {name for name, rule in dataset.events.where.items() if rule.min is not None or rule.max is not None}
+        table = load(self.path, wanted, numbers - {dataset.events.key, dataset.events.item})
         rows = np.arange(len(table), dtype=np.int64)
         keep, dropped = np.ones(len(table), dtype=bool), {}
         for name, rule in dataset.events.where.items():
@@ -135,29 +114,6 @@ class _Reader:
         columns = [self._column(table.column(name), name, rows) for name in table.column_names]
         table = pa.table(dict(zip(table.column_names, columns, strict=True)))
         return RawEvents(table, {}, self.time_is_text, read, dropped)
-
-    def _load(self, wanted: list[str]) -> pa.Table:
-        is_csv = self.path.name.lower().endswith((".csv", ".csv.gz", ".tsv"))
-        try:
-            if is_csv:
-                options = pa.csv.ParseOptions(delimiter="\t" if self.path.suffix == ".tsv" else ",")
-                convert = pa.csv.ConvertOptions(strings_can_be_null=True, timestamp_parsers=[])
-                table = pa.csv.read_csv(self.path, parse_options=options, convert_options=convert)
-                present = table.column_names
-            else:
-                present = pa.parquet.read_schema(self.path).names
-        except (pa.ArrowException, OSError, ValueError) as error:
-            kind = "CSV" if is_csv else "parquet"
-            raise UserError(f"{self.path} cannot be read as {kind} ({error}): give csv or parquet files") from error
-        for name in wanted:
-            if name not in present:
-                raise UserError(f"{self.path} has no column '{name}'; it has: {', '.join(present)}")
-        if is_csv:
-            return table.select(wanted)
-        try:
-            return pa.parquet.read_table(self.path, columns=wanted)
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{self.path} is damaged ({error}): write the file anew") from error
 
     def _passes(self, values: pa.ChunkedArray, name: str, rule: Filter) -> np.ndarray:
         passed = pc.is_valid(values)
@@ -192,13 +148,9 @@ class _Reader:
                     f"{self.path}: column '{name}' (events.order) must hold numbers without gaps, not {kind}"
                 )
             return values.cast(pa.int64() if pa.types.is_integer(kind) else pa.float64())
-        continuous = {
-            *map(_name, self.dataset.features.item.continuous),
-            *map(_name, self.dataset.features.event.continuous),
-        }
         if pa.types.is_decimal(kind):
             values, kind = values.cast(pa.float64()), pa.float64()
-        if name in continuous and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        if name in self._continuous and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
             raise UserError(f"{self.path}: column '{name}' is {kind}, but a continuous feature holds numbers")
         if pa.types.is_integer(kind):
             # A missing number travels as NaN, which integers do not have.
@@ -268,10 +220,6 @@ class _Reader:
                 f"({len(missing)} such rows): correct them or set events.time.format"
             )
         return pa.array(parsed.dt.tz_localize(None).to_numpy().astype("datetime64[ns]").astype(np.int64))
-
-
-def _name(entry: object) -> str:
-    return str(getattr(entry, "column", entry))
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -144,3 +144,49 @@ def test_whole_numbers_with_gaps_and_infinities_become_missing(make):
     raw = read_events(make(events, features={"event": {"continuous": ["stock", "rate"]}}))
     assert raw.wire["stock"] == "FP64"
     assert raw.table.column("rate").to_pylist()[:3] == [None, None, 0.5]
+
+
+CSV = """visit,sku,at,brand,price,note
+1,00123,2024-01-01T10:00,NA,1.5,"two
+lines"
+1,7,2024-01-01T10:01,2024-01-01,NA,x
+2,8,2024-01-01T10:02,,3,y
+"""
+
+
+def test_csv_text_stays_as_written(make):
+    """An id keeps its zeros, NA is a country, a date in a category stays text; numbers are still numbers."""
+    table = read_events(make(CSV.encode(), name="events.csv")).table
+    assert table.column("visit").to_pylist() == [1, 1, 2]
+    assert table.column("sku").to_pylist() == ["00123", "7", "8"]
+    assert table.column("brand").to_pylist() == ["NA", "2024-01-01", None]
+    assert table.column("price").to_pylist() == [1.5, None, 3.0]
+
+
+def test_csv_files_that_look_different_are_one_column(make, tmp_path):
+    (tmp_path / "b.csv").write_text("visit,sku,at,brand,price\n9,42,2024-01-02,x,1\n")
+    (tmp_path / "a.csv").write_text(CSV)
+    keys = {"files": ["a.csv", "b.csv"], "session": "visit", "item": "sku", "time": "at"}
+    raw = read_events(make(CSV.encode(), name="a.csv", events=keys))
+    assert raw.table.column("sku").to_pylist() == ["00123", "7", "8", "42"]
+    assert (raw.wire["sku"], raw.wire["visit"]) == ("BYTES", "INT64")
+
+
+def test_csv_number_that_is_none(make):
+    assert "events.csv: column 'price' should hold numbers" in complaint(
+        make(CSV.replace("1.5", "cheap").encode(), name="events.csv")
+    )
+
+
+def test_csv_epoch_times_and_filters_on_text(make):
+    text = "visit,sku,at,kind,brand,price\n1,a,1700000000,view,x,1\n1,b,1700000001,cart,x,2\n1,c,1700000002,view,x,3\n"
+    keys = {
+        "files": "events.csv",
+        "session": "visit",
+        "item": "sku",
+        "time": {"column": "at", "unit": "s"},
+        "where": {"kind": {"one_of": ["view"]}, "price": {"min": 2}},
+    }
+    raw = read_events(make(text.encode(), name="events.csv", events=keys))
+    assert raw.table.column("sku").to_pylist() == ["c"]
+    assert raw.table.column("at").to_pylist() == [1_700_000_002 * 10**9]
