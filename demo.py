@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from common.display import show_facts, show_line, show_metrics, show_table
 from common.errors import UserError
 from common.progress import say, step
-from common.settings import load_yaml
+from pipeline import load_run, run_pipeline
 
 _YAML = Path(__file__).parent / "examples" / "simulated_shop.yaml"
 _SHOWN = 5
@@ -38,32 +38,23 @@ def run_demo(output: Path, sessions: int, items: int, epochs: int | None, seed: 
         ``events``, ``sessions``, ``training``, ``metrics`` (model, optimum, popularity, cooccurrence), ``answers``
         (what Triton answered live), ``loadtest`` (a row a concurrency) and ``serving`` (the row at 4 clients).
     """
-    from modeling.evaluation import evaluate
-    from modeling.training import train
-    from nextitem import Run
-    from preprocessing.preprocess import preprocess
     from preprocessing.shop import ShopSettings, write_events
-    from serving.export import export
 
-    run = load_yaml(_YAML, Run).model_copy(update={"data_root": output})
-    model_settings = run.model.model_copy(update={"seed": seed} | ({"epochs": epochs} if epochs else {}))
+    changes = [f"model.seed={seed}", *([f"model.epochs={epochs}"] if epochs else [])]
+    run = load_run(_YAML, output, changes)
     shop = ShopSettings(seed=seed, items=items, sessions=sessions)
-    features, model, repository = (output / name for name in ("features", "model", "model_repository"))
     with step("Simulating the shop") as bar:
         output.mkdir(parents=True, exist_ok=True)
         write_events(shop, output / "events.parquet")
         bar.say(f"{sessions:,} sessions, {items:,} items")
-    report = preprocess(run, features)
-    training = train(features, model, model_settings)
-    evaluated = evaluate(model, features)
-    metrics = _with_optimum(evaluated["metrics"], shop, output, features)
-    export(features, model, repository, run.serving)
+    result = run_pipeline(run, output)
+    features = output / "features"
     return {
-        "events": report["events"],
-        "sessions": report["sessions"],
-        "training": training,
-        "metrics": metrics,
-        **_serve(repository, features),
+        "events": result["preprocess"]["events"],
+        "sessions": result["preprocess"]["sessions"],
+        "training": result["train"],
+        "metrics": _with_optimum(result["evaluate"]["metrics"], shop, output, features),
+        **_serve(output / "model_repository", features),
     }
 
 

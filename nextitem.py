@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from common.display import show_facts, show_json, show_line, show_metrics, show_table
 from common.errors import UserError
 from common.progress import say
-from common.settings import load_yaml
 from modeling.settings import ModelSettings
-from preprocessing.settings import Dataset
+from pipeline import load_run, run_pipeline
 from serving.settings import ServingSettings
 
 warnings.filterwarnings("ignore", message="The pynvml package is deprecated")
@@ -33,13 +31,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-
-
-class Run(Dataset):
-    """A data set's YAML as a whole: its description, and how to train and serve a model of it."""
-
-    model: ModelSettings = ModelSettings()
-    serving: ServingSettings = ServingSettings()
 
 
 Yaml = Annotated[Path, typer.Argument(help="Description of the data set, such as examples/online_retail.yaml.")]
@@ -86,18 +77,6 @@ def command(show: Callable[[dict[str, Any]], None]) -> Callable[[Callable[..., d
         return function
 
     return register
-
-
-def load_run(path: Path, data_root: Path | None = None, settings: list[str] | None = None) -> Run:
-    """Read a data set's YAML; `data_root` and ``KEY=VALUE`` settings replace what it says."""
-    overrides = {}
-    for setting in settings or []:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise UserError(f"--set {setting}: write KEY=VALUE, such as sessions.max_length=50")
-        overrides[key.strip()] = yaml.safe_load(value)
-    run = load_yaml(path, Run, overrides)
-    return run.model_copy(update={"data_root": data_root or (Path(path).parent / run.data_root)})
 
 
 def _settings(config: Path | None, settings: list[str] | None) -> tuple[ModelSettings, ServingSettings]:
@@ -182,20 +161,7 @@ def run(
     settings: Set = None,
 ) -> dict[str, Any]:
     """Preprocess, train, evaluate and export a data set in one go."""
-    from modeling.evaluation import evaluate as evaluate_model
-    from modeling.training import train as train_model
-    from preprocessing.preprocess import preprocess as preprocess_events
-    from serving.export import export as export_model
-
-    loaded = load_run(dataset, data_root, settings)
-    features, model, repository = (output / name for name in ("features", "model", "model_repository"))
-    return {
-        "output": str(output),
-        "preprocess": preprocess_events(loaded, features),
-        "train": train_model(features, model, loaded.model),
-        "evaluate": evaluate_model(model, features),
-        "export": export_model(features, model, repository, loaded.serving),
-    }
+    return run_pipeline(load_run(dataset, data_root, settings), output)
 
 
 @command(_show_preprocess)

@@ -96,7 +96,8 @@ def new_folder(
     _refuse_foreign(target, kind, keep)
     target.parent.mkdir(parents=True, exist_ok=True)
     for leftover in target.parent.glob(f".{target.name}.partial-*"):
-        if not _alive(int(leftover.name.rpartition("-")[2])):
+        pid = leftover.name.rpartition("-")[2]
+        if pid.isdigit() and not _alive(int(pid)):
             shutil.rmtree(leftover, ignore_errors=True)
     partial = _partial(target)
     shutil.rmtree(partial, ignore_errors=True)
@@ -201,11 +202,12 @@ def read_manifest(folder: Path | str, kind: str, made_by: str, verify: bool = Tr
     folder = Path(folder)
     _restore(folder)
     path = folder / MANIFEST
+    name = kind.replace("_", " ")
     if not path.is_file():
-        raise UserError(f"{folder} holds no {kind} (there is no {MANIFEST}): run '{made_by}' first")
+        raise UserError(f"{folder} holds no {name} (there is no {MANIFEST}): run '{made_by}' first")
     manifest = _load(path)
     if manifest.get("kind") != kind:
-        raise UserError(f"{folder} holds {manifest.get('kind')!r}, not a {kind}: run '{made_by}' first")
+        raise UserError(f"{folder} holds {manifest.get('kind')!r}, not a {name}: run '{made_by}' first")
     if verify:
         _verify(folder, manifest)
     return manifest

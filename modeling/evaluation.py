@@ -19,6 +19,7 @@ from common.artefacts import identity, read_manifest
 from common.errors import UserError
 from common.progress import say, step
 from modeling.baselines import Cooccurrence, Popularity
+from modeling.compute import pick_device
 from modeling.data import Sessions, read_sessions
 from modeling.metrics import rank_of, summary
 from modeling.model import DESCRIPTION, Model
@@ -134,8 +135,6 @@ def evaluate(
     UserError
         When a folder is missing, altered, empty, or the two do not belong together.
     """
-    from modeling.training import pick_device
-
     model, features = Path(model), Path(features)
     manifest = read_manifest(model, "model", "nextitem train")
     read_manifest(features, "features", "nextitem preprocess")

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +18,7 @@ from torch import Tensor, nn
 from common.artefacts import identity, new_folder, read_manifest
 from common.errors import UserError
 from common.progress import step
+from modeling.compute import pick_device, threads
 from modeling.data import Sessions, read_sessions
 from modeling.evaluation import ranks
 from modeling.export import MODEL_PT, export_torchscript
@@ -32,19 +30,6 @@ from modeling.settings import ModelSettings
 GOAL = "ndcg@20"
 _WARM_UP = 0.05
 _CLIP = 1.0
-
-
-def pick_device(name: str) -> torch.device:
-    """The device for ``"auto"``, ``"cpu"`` or ``"cuda"``.
-
-    Raises
-    ------
-    UserError
-        When a GPU is asked for and there is none.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device is 'cuda' and torch finds no GPU: use 'cpu' or 'auto'")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
 def build_model(features: list[Feature], max_sequence_length: int, settings: ModelSettings) -> Model:
@@ -175,21 +160,6 @@ def _description(model: Model, settings: ModelSettings, schema: Any) -> dict[str
         "settings": settings.model_dump(mode="json"),
         "schema": json.loads(schema_to_json(schema)),
     }
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Set torch's CPU threads for a while; half of the cores without a number.
-
-    Small models gain little from the other half, and lose tenfold when anything else wants a core: each of the many
-    short parallel sections then waits for a thread that is not running.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or max(1, (os.cpu_count() or 2) // 2))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _optimizer(model: nn.Module, settings: ModelSettings) -> torch.optim.Optimizer:

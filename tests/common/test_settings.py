@@ -4,7 +4,7 @@ import pytest
 
 from common.errors import UserError
 from common.settings import load_yaml
-from nextitem import Run, load_run
+from pipeline import Run, load_run
 
 GOOD = """
 name: shop

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 import modeling as tr
+from modeling.compute import threads
 from modeling.config import SUPPORTED
 from modeling.export import export_torchscript, recommender
 from modeling.schema import Feature
 from modeling.settings import ModelSettings
-from modeling.training import fit, threads
+from modeling.training import fit
 
 Batch = dict[str, torch.Tensor]
 TOLERANCE = 1e-9
