@@ -81,8 +81,7 @@ def _serve(repository: Path, features: Path) -> dict[str, Any]:
         answers = _ask(server.addresses, columns)
         rows: list[dict[str, Any]] = []
         try:
-            with step("Load test with perf_analyzer"):
-                rows = loadtest(server.addresses["grpc"], columns, "grpc", _CONCURRENCIES)
+            rows = loadtest(server.addresses["grpc"], columns, "grpc", _CONCURRENCIES)
         except UserError as error:
             say(f"no load test: {error}")
     chosen = next((row for row in rows if row["concurrency"] == 4), none)

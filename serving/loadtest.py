@@ -97,7 +97,7 @@ def loadtest(
         data = Path(work) / "sessions.json"
         data.write_text(json.dumps(input_data(sessions), ensure_ascii=False), encoding="utf-8")
         rows: list[dict[str, float]] = []
-        with step("load test", total=len(concurrencies)) as bar:
+        with step("Load test with perf_analyzer", total=len(concurrencies)) as bar:
             for concurrency in concurrencies:
                 report = Path(work) / f"report-{len(rows)}.csv"
                 options = ["-m", MODEL, "-u", client.url, "-i", protocol, "--input-data", str(data), "-f", str(report)]

@@ -181,7 +181,7 @@ class TritonServer:
         UserError
             When the server ends by itself, with the reason from its log, or when the time is over.
         """
-        with step("starting Triton"):
+        with step("Starting Triton"):
             deadline = time.monotonic() + timeout
             while not all(self._ready(model) for model in models):
                 self.check_alive()
