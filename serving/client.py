@@ -38,7 +38,7 @@ class Recommendations:
     item_id : list of list
         S lists of k original item ids, best first.
     score : ndarray
-        [S, k] float32; higher is better, -inf where fewer than k items can be recommended.
+        [S, k] float32; higher is better, float32's lowest number where fewer than k items can be recommended.
     unknown_events : ndarray
         [S] int64: how many of the session's events show an item that the model does not know.
     """
