@@ -7,13 +7,13 @@ seconds); `read_schema` and `features_of` are the only places that need it.
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from common.errors import UserError
+from common.merlin import importing_merlin
 
 if TYPE_CHECKING:
     from merlin.schema import Schema
@@ -50,13 +50,9 @@ class Feature:
 
 
 def _merlin() -> Any:
-    """Import Merlin's schema, telling dask what NVTabular needs before its dataframes are first imported."""
-    import dask
-
-    dask.config.set({"dataframe.query-planning": False, "dataframe.convert-string": False})
+    """Import Merlin's schema."""
     level = logging.getLogger().level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with importing_merlin():
         import merlin.schema
         import merlin.schema.io.tensorflow_metadata
     logging.getLogger().setLevel(level)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import logging
-import warnings
 
-import dask
+from common.merlin import importing_merlin
 
-# `preprocessing/dask.yaml` says the same where nextitem was installed; this covers a checkout that was not.
-dask.config.set({"dataframe.query-planning": False, "dataframe.convert-string": False})
-with warnings.catch_warnings():
-    # Merlin and its dependencies warn of what neither we nor our users can change.
-    warnings.simplefilter("ignore")
+with importing_merlin():
     import dask.dataframe as dd
     import nvtabular
     from merlin.dag import ColumnSelector, Graph, Node, postorder_iter_nodes

@@ -66,7 +66,7 @@ def read_events(dataset: Dataset) -> RawEvents:
             bar.advance()
         table = concatenate([read.table for read in tables], paths)
         bar.say(f"{sum(read.read for read in tables):,} events")
-    wire = {name: _wire(table, name, dataset) for name in dataset.columns()}
+    wire = {name: _wire(table.schema.field(name).type) for name in dataset.columns()}
     events = RawEvents(table, wire, tables[0].time_is_text, sum(read.read for read in tables))
     for read in tables:
         for reason, count in read.dropped.items():
@@ -76,12 +76,9 @@ def read_events(dataset: Dataset) -> RawEvents:
     return events
 
 
-def _wire(table: pa.Table, name: str, dataset: Dataset) -> str:
-    kind = table.schema.field(name).type
+def _wire(kind: pa.DataType) -> str:
     if pa.types.is_boolean(kind):
         return "BOOL"
-    if name == dataset.events.time.column:
-        return "INT64"
     if pa.types.is_integer(kind):
         return "INT64"
     return "FP64" if pa.types.is_floating(kind) else "BYTES"

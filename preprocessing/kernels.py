@@ -126,8 +126,7 @@ def group(
     if gap is not None:
         starts[1:] |= (time[1:] - time[:-1]) > gap
     if collapse_repeats:
-        kept = starts.copy()
-        kept[1:] |= item[1:] != item[:-1]
+        kept = first_of_repeats(item, starts)
         rows, key, starts = rows[kept], key[kept], starts[kept]
     first = np.flatnonzero(starts)
     offsets = np.append(first, len(rows)).astype(np.int64)
@@ -146,6 +145,13 @@ def _starts(key: Int) -> NDArray[np.bool_]:
     starts = np.ones(len(key), dtype=bool)
     starts[1:] = key[1:] != key[:-1]
     return starts
+
+
+def first_of_repeats(item: Int, starts: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which events are not a repeat of the one before: bool [N], from items in session order and session starts."""
+    kept = starts.copy()
+    kept[1:] |= item[1:] != item[:-1]
+    return kept
 
 
 def take_ranges(values: Int, begin: Int, end: Int) -> tuple[Int, Int]:

@@ -125,7 +125,7 @@ def _write_windows(workflow: nvtabular.Workflow, table: pa.Table, windows: Windo
 
 def _request(dataset: Dataset, raw: RawEvents) -> dict[str, Any]:
     """How a client sends events: the part of the contract that the workflow does not know."""
-    events, gap = dataset.events, dataset.sessions.gap
+    events = dataset.events
     time = {"unit": None if raw.time_is_text else events.time.unit, "format": events.time.format}
     roles = {events.key: "session", events.item: "item", events.time.column: "time"}
     if events.order:
@@ -134,13 +134,7 @@ def _request(dataset: Dataset, raw: RawEvents) -> dict[str, Any]:
     for name in dataset.columns():
         kind = "BYTES" if name == events.time.column and raw.time_is_text else raw.wire[name]
         columns.append({"name": name, "type": kind, "role": roles.get(name, "feature")})
-    return {
-        "columns": columns,
-        "time": time,
-        "gap_ns": int(gap.total_seconds() * 1e9) if gap else None,
-        "collapse_repeats": dataset.sessions.collapse_repeats,
-        "max_length": dataset.sessions.max_length,
-    }
+    return {"columns": columns, "time": time}
 
 
 def _sample(dataset: Dataset, raw: RawEvents, windows: Windows) -> pa.Table:

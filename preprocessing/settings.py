@@ -125,6 +125,11 @@ class Sessions(Settings):
     collapse_repeats: bool = Field(False, description="the same item several times in a row counts once")
     gap: Duration | None = Field(None, description="inactivity that ends a user's session")
 
+    @property
+    def gap_ns(self) -> int | None:
+        """The gap in nanoseconds, the unit of all times inside the pipeline."""
+        return int(self.gap.total_seconds() * 1e9) if self.gap else None
+
 
 class Split(Settings):
     """Windows by the start of a session: shares from the end, or points in time."""

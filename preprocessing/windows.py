@@ -65,14 +65,13 @@ def split(table: pa.Table, dataset: Dataset, partition_events: int = 1_000_000) 
     key, item = codes(table.column(events.key)), codes(table.column(events.item))
     time = table.column(events.time.column).to_numpy()
     order = table.column(events.order).to_numpy() if events.order else None
-    gap = int(rules.gap.total_seconds() * 1e9) if rules.gap else None
-    grouped = kernels.group(key, item, time, order, gap=gap)
+    grouped = kernels.group(key, item, time, order, gap=rules.gap_ns)
     first, last = grouped.offsets[:-1], grouped.offsets[1:]
     kept = last - first
     if rules.collapse_repeats:
-        ordered, number = item[grouped.rows], np.repeat(np.arange(len(first)), last - first)
-        repeats = (ordered[1:] == ordered[:-1]) & (number[1:] == number[:-1])
-        kept = kept - np.bincount(number[1:][repeats], minlength=len(first))
+        starts = np.zeros(len(grouped.rows), dtype=bool)
+        starts[first] = True
+        kept = np.add.reduceat(kernels.first_of_repeats(item[grouped.rows], starts), first, dtype=np.int64)
     long_enough = kept >= rules.min_length
     dropped = {f"in sessions shorter than {rules.min_length} events": int((last - first)[~long_enough].sum())}
     first, last = first[long_enough], last[long_enough]

@@ -53,8 +53,7 @@ def build(dataset: Dataset, statistics: Path) -> nvtabular.Workflow:
             keys[operators.ORDER] = events.order
         for name, column in keys.items():
             outputs = outputs + ([column] >> ops.Rename(name=name))
-        gap = int(rules.gap.total_seconds() * 1e9) if rules.gap else None
-        sessions = outputs >> operators.GroupSessions(rules.max_length, gap, rules.collapse_repeats)
+        sessions = outputs >> operators.GroupSessions(rules.max_length, rules.gap_ns, rules.collapse_repeats)
         return nvtabular.Workflow(sessions)
 
 

@@ -1,0 +1,7 @@
+"""Fitted workflow + TorchScript -> Triton repository; start the server, ask it, load-test it.
+
+Importing this package costs nothing.
+"""
+
+# The model that clients ask, wherever it is exported, served or called.
+MODEL = "nextitem"

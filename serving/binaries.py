@@ -62,9 +62,7 @@ def tritonserver(work: Path) -> Program:
     A tritonserver of the system brings backends, stub and libraries of its own and is started as it is. That branch
     was not run with NGC's image; its Python must be able to import what the models import.
     """
-    chosen = os.environ.get("NEXTITEM_TRITONSERVER")
-    if chosen and not shutil.which(chosen):
-        raise UserError(f"NEXTITEM_TRITONSERVER names {chosen}, which is not a program that can be run")
+    chosen = _chosen("NEXTITEM_TRITONSERVER")
     system = shutil.which(chosen or "tritonserver")
     if system:
         return Program([system], dict(os.environ))
@@ -105,9 +103,7 @@ def perf_analyzer(work: Path) -> Program:
     UserError
         When there is none.
     """
-    chosen = os.environ.get("NEXTITEM_PERF_ANALYZER")
-    if chosen and not shutil.which(chosen):
-        raise UserError(f"NEXTITEM_PERF_ANALYZER names {chosen}, which is not a program that can be run")
+    chosen = _chosen("NEXTITEM_PERF_ANALYZER")
     installed = Path(sys.prefix) / "perf_analyzer" / "bin" / "perf_analyzer"
     path = shutil.which(chosen or str(installed)) or shutil.which("perf_analyzer")
     if not path:
@@ -123,6 +119,14 @@ def perf_analyzer(work: Path) -> Program:
             _link_library(name, libraries)
         environment["LD_LIBRARY_PATH"] = str(libraries)
     return Program([path], environment)
+
+
+def _chosen(variable: str) -> str | None:
+    """The program that an environment variable names, if it names one."""
+    chosen = os.environ.get(variable)
+    if chosen and not shutil.which(chosen):
+        raise UserError(f"{variable} names {chosen}, which is not a program that can be run")
+    return chosen
 
 
 def _package(name: str) -> Path:

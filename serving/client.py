@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from serving import MODEL
 from serving.columns import Column, convert_events
 
-MODEL = "nextitem"
 PROTOCOLS = ("grpc", "http")
 
 

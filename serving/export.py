@@ -12,7 +12,6 @@ from common.errors import UserError
 from common.progress import step
 from serving.settings import ServingSettings
 
-ENSEMBLE = "nextitem"
 KEPT = ("README.md",)
 
 

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.progress import step
-from serving import binaries
-from serving.client import MODEL, NextItemClient, server_reason
+from serving import MODEL, binaries
+from serving.client import NextItemClient, server_reason
 from serving.columns import Column, convert_events
 
 # perf_analyzer measures windows until three agree. Three windows of a third of the requests each, and any spread

@@ -33,6 +33,7 @@ from preprocessing.engine import (
     nvtabular,
     postorder_iter_nodes,
 )
+from serving import MODEL
 from serving.compile import compile_workflow, save_program
 from serving.runtime import EXECUTOR_SETTINGS, RANKER_SETTINGS, RANKER_WEIGHTS
 
@@ -64,7 +65,6 @@ class TransformEvents(Operator):
 
     def __init__(self, workflow: nvtabular.Workflow, request: Mapping[str, Any]) -> None:
         super().__init__()
-        self.request = request
         self.output_schema: Schema = workflow.output_schema
         self.document, self.arrays = compile_workflow(workflow, request)
 
@@ -137,7 +137,7 @@ class NextItemRuntime(Runtime):
         self.instances = instances
 
     def export(
-        self, ensemble: Any, path: str, version: int = 1, name: str = "nextitem"
+        self, ensemble: Any, path: str, version: int = 1, name: str = MODEL
     ) -> tuple[triton.ModelConfig, list[triton.ModelConfig]]:
         """Write the model repository; returns the configuration of the entry and those of its steps."""
         folder, graph = Path(path), ensemble.graph

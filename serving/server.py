@@ -26,10 +26,9 @@ from types import FrameType, TracebackType
 
 from common.errors import UserError
 from common.progress import say, step
-from serving import binaries, triton_log
+from serving import MODEL, binaries, triton_log
 from serving.ports import check_ports
 
-MODEL = "nextitem"
 STOP_SECONDS = 30.0
 DRAIN_SECONDS = 5
 
