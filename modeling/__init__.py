@@ -27,15 +27,15 @@ from typing import Any
 _HOME = {
     "modeling.schema": ["Feature", "Schema", "Tags", "read_schema"],
     "modeling.sequence": ["SessionStates"],
-    "modeling.masking": [
-        "CausalLanguageModeling",
-        "MaskedLanguageModeling",
-        "MaskSequence",
-        "masking_registry",
-    ],
-    "modeling.inputs": ["TabularSequenceFeatures"],
-    "modeling.blocks": ["Block", "MLPBlock", "SequentialBlock"],
-    "modeling.config": [
+    "modeling.masking.base": ["MaskSequence"],
+    "modeling.masking.causal": ["CausalLanguageModeling"],
+    "modeling.masking.masked": ["MaskedLanguageModeling"],
+    "modeling.masking.registry": ["masking_registry"],
+    "modeling.inputs.features": ["TabularSequenceFeatures"],
+    "modeling.blocks.base": ["Block"],
+    "modeling.blocks.mlp": ["MLPBlock"],
+    "modeling.blocks.sequential": ["SequentialBlock"],
+    "modeling.backbones.configs": [
         "AlbertConfig",
         "BertConfig",
         "ElectraConfig",
@@ -45,15 +45,16 @@ _HOME = {
         "XLNetConfig",
         "transformer_registry",
     ],
-    "modeling.transformer": ["TransformerBlock"],
-    "modeling.heads": ["Head", "NextItemPredictionTask"],
+    "modeling.backbones.block": ["TransformerBlock"],
+    "modeling.tasks.head": ["Head"],
+    "modeling.tasks.next_item": ["NextItemPredictionTask"],
     "modeling.model": ["Model"],
-    "modeling.metrics": ["MeanReciprocalRankAt", "NDCGAt", "RecallAt"],
+    "modeling.ranking_metric": ["MeanReciprocalRankAt", "NDCGAt", "RecallAt"],
     "modeling.data": ["Sessions"],
     "modeling.settings": ["ModelSettings"],
     "modeling.training": ["build_model", "train"],
     "modeling.evaluation": ["evaluate", "ranks", "recommend"],
-    "modeling.export": ["Recommender", "export_torchscript"],
+    "modeling.export.torchscript": ["Recommender", "export_torchscript"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

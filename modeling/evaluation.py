@@ -1,7 +1,7 @@
 """Evaluation on held-out sessions: the full catalogue is ranked for the last item of each.
 
 The last event of a session is removed with all its features; what is left goes through the same code as a request.
-Ties are broken without favour (`modeling.metrics.rank_of`). The two baselines see the same sessions and the
+Ties are broken without favour (`modeling.ranking_metric.rank_of`). The two baselines see the same sessions and the
 same exclusion.
 """
 
@@ -21,8 +21,8 @@ from common.progress import say, step
 from modeling.baselines import Cooccurrence, Popularity
 from modeling.compute import pick_device
 from modeling.data import Sessions, read_sessions
-from modeling.metrics import rank_of, summary
 from modeling.model import DESCRIPTION, Model
+from modeling.ranking_metric import rank_of, summary
 from modeling.schema import Feature, features_of, read_schema
 from modeling.sequence import lengths, without_last
 
@@ -198,7 +198,7 @@ def recommend(
     tuple of Tensor [B, k]
         Scores float32 and item ids int64, best first.
     """
-    from modeling.export import recommender
+    from modeling.export.torchscript import recommender
 
     if not isinstance(model, Model):
         exclude = exclude or str(describe_model(model).get("exclude", "none"))

@@ -12,7 +12,17 @@ from typing import Any, TypeVar
 from common.errors import UserError
 
 _PARTS: dict[str, type] = {}
-_HOMES = ("masking", "inputs", "blocks", "transformer", "heads", "model")
+# Where parts are defined; each is imported before anything is restored.
+_HOMES = (
+    "masking.registry",
+    "inputs.features",
+    "blocks.mlp",
+    "blocks.sequential",
+    "backbones.block",
+    "tasks.next_item",
+    "tasks.head",
+    "model",
+)
 
 T = TypeVar("T", bound=type)
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from common.settings import Settings
 
-# What each architecture is trained with when nothing is said; `modeling.config.SUPPORTED` has all pairs.
+# What each architecture is trained with when nothing is said; `modeling.backbones.configs.SUPPORTED` has all pairs.
 DEFAULT_MASKING = {"gpt2": "clm", "xlnet": "mlm", "bert": "mlm", "roberta": "mlm", "electra": "mlm", "albert": "mlm"}
 
 

@@ -21,9 +21,9 @@ from common.progress import step
 from modeling.compute import pick_device, threads
 from modeling.data import Sessions, read_sessions
 from modeling.evaluation import ranks
-from modeling.export import MODEL_PT, export_torchscript
-from modeling.metrics import summary
+from modeling.export.torchscript import MODEL_PT, export_torchscript
 from modeling.model import Model
+from modeling.ranking_metric import summary
 from modeling.schema import Feature, features_of, max_length_of, read_schema, schema_to_json
 from modeling.settings import ModelSettings
 
@@ -49,10 +49,10 @@ def build_model(features: list[Feature], max_sequence_length: int, settings: Mod
     UserError
         When the architecture does not support the objective.
     """
-    from modeling.blocks import MLPBlock
-    from modeling.config import transformer_registry
-    from modeling.heads import NextItemPredictionTask
-    from modeling.inputs import TabularSequenceFeatures
+    from modeling.backbones.configs import transformer_registry
+    from modeling.blocks.mlp import MLPBlock
+    from modeling.inputs.features import TabularSequenceFeatures
+    from modeling.tasks.next_item import NextItemPredictionTask
 
     if settings.features == "ids":
         features = [feature for feature in features if feature.item]

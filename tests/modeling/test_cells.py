@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import modeling as tr
+from modeling.backbones.configs import SUPPORTED
 from modeling.compute import threads
-from modeling.config import SUPPORTED
-from modeling.export import export_torchscript, recommender
+from modeling.export.torchscript import export_torchscript, recommender
 from modeling.schema import Feature
 from modeling.settings import ModelSettings
 from modeling.training import fit

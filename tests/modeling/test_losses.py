@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modeling import losses
+from modeling.losses import cross_entropy as losses
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import modeling as tr
-from modeling.masking import masking_from
+from modeling.masking.registry import masking_from
 
 
 def padded(*sessions: list[int]) -> torch.Tensor:

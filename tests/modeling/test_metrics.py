@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import modeling as tr
-from modeling.metrics import rank_of, summary
+from modeling.ranking_metric import rank_of, summary
 
 INF = float("inf")
 

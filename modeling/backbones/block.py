@@ -9,9 +9,9 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from modeling.blocks import Building
-from modeling.config import check_pair, transformer_registry
-from modeling.masking import MaskSequence
+from modeling.backbones.configs import check_pair, transformer_registry
+from modeling.blocks.base import Building
+from modeling.masking.base import MaskSequence
 from modeling.sequence import SessionStates
 from modeling.serialization import part
 

@@ -52,7 +52,7 @@ class T4RecConfig:
 
     def to_huggingface_torch_model(self) -> nn.Module:
         """The bare backbone."""
-        from modeling.transformer import backbone
+        from modeling.backbones.block import backbone
 
         return backbone(self)
 
@@ -68,10 +68,11 @@ class T4RecConfig:
         **arguments
             Go to `Head`.
         """
-        from modeling.blocks import MLPBlock, SequentialBlock
-        from modeling.heads import Head
+        from modeling.backbones.block import TransformerBlock
+        from modeling.blocks.mlp import MLPBlock
+        from modeling.blocks.sequential import SequentialBlock
         from modeling.model import Model
-        from modeling.transformer import TransformerBlock
+        from modeling.tasks.head import Head
 
         width = self.hidden_size  # type: ignore[attr-defined]
         between = [] if input_features.output_dim == width else [MLPBlock([width])]

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from modeling.blocks import Building, MLPBlock, zero_rows
-from modeling.masking import MaskSequence, masking_from
+from modeling.blocks.base import Building
+from modeling.blocks.mlp import MLPBlock
+from modeling.masking.base import MaskSequence
+from modeling.masking.registry import masking_from
 from modeling.schema import Feature, features_of, item_feature
 from modeling.sequence import SessionStates, lengths
 from modeling.serialization import part
@@ -258,3 +260,9 @@ class TabularSequenceFeatures(nn.Module):
             attend = torch.arange(items.shape[1], device=items.device) < n.clamp(min=1)[:, None]
             return SessionStates(values, attend, (n - 1).clamp(min=0))
         return self.masking.train_states(values, items) if training else self.masking.inference_states(values, items)
+
+
+def zero_rows(table: nn.Embedding, count: int) -> None:
+    """Set the first rows of a table to zero: padding, and codes that training never shows."""
+    with torch.no_grad():
+        table.weight[:count].zero_()

@@ -1,0 +1,1 @@
+"""The networks over the vectors of a session."""

@@ -1,0 +1,1 @@
+"""Blocks to put between the inputs and the head."""

@@ -1,0 +1,1 @@
+"""The model as something that other programs run."""

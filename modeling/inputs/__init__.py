@@ -1,0 +1,1 @@
+"""From the columns of a batch to one vector an event."""

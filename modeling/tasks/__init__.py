@@ -1,0 +1,1 @@
+"""What is predicted, and how well: tasks, and the heads that hold them."""
