@@ -27,12 +27,16 @@ class SessionStates:
         The position whose vector answers "what comes next".
     targets : Tensor [B, L], int64, optional
         Item id to predict at each position, 0 where there is none. Only in training.
+    visible : Tensor [B, L, L], bool, optional
+        Which position (last axis) each position (middle axis) may look at, beside `attend`. With it, no vector that
+        comes out of the backbone depends on the vector that went in at its own position: XLNet's query stream.
     """
 
     values: Tensor
     attend: Tensor
     read: Tensor
     targets: Tensor | None = None
+    visible: Tensor | None = None
 
     def with_values(self, values: Tensor) -> SessionStates:
         """The same positions with other vectors."""

@@ -26,6 +26,9 @@ class Building(nn.Module):
     def use_masking(self, masking: Any) -> None:
         """Learn which objective the block serves; most do not care."""
 
+    def use_length(self, limit: int) -> None:
+        """Learn how many positions a session has at most, a [MASK] at its end included; most do not care."""
+
 
 def run(module: nn.Module, states: Any, **options: Any) -> Any:
     """Apply a module to states, or to their vectors where it knows nothing of states."""

@@ -67,12 +67,19 @@ class SequentialBlock(Building):
         self.output_dim = width
         if self.has_inputs:
             self.use_masking(self.inputs.masking)
+            self.use_length(self.inputs.max_sequence_length)
 
     def use_masking(self, masking: Any) -> None:
         """Tell the transformers inside which objective they serve."""
         for block in self.blocks:
             if isinstance(block, Building):
                 block.use_masking(masking)
+
+    def use_length(self, limit: int) -> None:
+        """Tell the blocks inside how long sessions get."""
+        for block in self.blocks:
+            if isinstance(block, Building):
+                block.use_length(limit)
 
     def forward(self, inputs: dict[str, Tensor] | SessionStates | Tensor, **options: Any) -> Any:
         """Run the blocks; `options` (``training``) go to the input module."""
