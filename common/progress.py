@@ -36,7 +36,7 @@ class Bar:
 
 
 @contextmanager
-def step(description: str, total: float | None = None) -> Iterator[Bar]:
+def step(description: str, total: float | None = None, quiet: bool = False) -> Iterator[Bar]:
     """Show one step of work.
 
     Parameters
@@ -45,12 +45,17 @@ def step(description: str, total: float | None = None) -> Iterator[Bar]:
         What is being done, in a few words.
     total : float, optional
         Units of work, when they are known; without it the bar is a spinner.
+    quiet : bool
+        Show nothing at all.
 
     Yields
     ------
     Bar
         The handle to report through.
     """
+    if quiet:
+        yield Bar(None, total, description)
+        return
     began = time.perf_counter()
     if console.is_terminal:
         columns = [SpinnerColumn(), TextColumn("{task.description}")]

@@ -25,44 +25,115 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "modeling.schema": ["Feature", "Schema", "Tags", "read_schema"],
+    "modeling.schema": ["ColumnSchema", "Feature", "Schema", "Tags", "read_schema"],
     "modeling.sequence": ["SessionStates"],
     "modeling.masking.base": ["MaskSequence"],
     "modeling.masking.causal": ["CausalLanguageModeling"],
     "modeling.masking.masked": ["MaskedLanguageModeling"],
+    "modeling.masking.permutation": ["PermutationLanguageModeling"],
+    "modeling.masking.replacement": ["ReplacementLanguageModeling"],
     "modeling.masking.registry": ["masking_registry"],
+    "modeling.inputs.tabular": ["AsTabular", "FilterFeatures", "MergeTabular", "TabularBlock", "TabularModule"],
+    "modeling.inputs.aggregation": [
+        "ConcatFeatures",
+        "ElementwiseSum",
+        "ElementwiseSumItemMulti",
+        "StackFeatures",
+        "aggregation_registry",
+    ],
+    "modeling.inputs.transformations": [
+        "SequentialTabularTransformations",
+        "StochasticSwapNoise",
+        "TabularDropout",
+        "TabularLayerNorm",
+        "tabular_transformation_registry",
+    ],
+    "modeling.inputs.tables": ["FeatureConfig", "TableConfig"],
+    "modeling.inputs.embedding": ["EmbeddingFeatures", "SequenceEmbeddingFeatures"],
+    "modeling.inputs.continuous": ["ContinuousFeatures", "SoftEmbedding", "SoftEmbeddingFeatures"],
+    "modeling.inputs.pretrained": ["PretrainedEmbeddingFeatures"],
+    "modeling.inputs.initializers": ["PretrainedEmbeddingsInitializer", "embedding_matrix"],
+    "modeling.inputs.tabular_features": ["TabularFeatures"],
     "modeling.inputs.features": ["TabularSequenceFeatures"],
+    "modeling.inputs.fusion": ["PostContextFusion"],
     "modeling.blocks.base": ["Block"],
     "modeling.blocks.mlp": ["MLPBlock"],
     "modeling.blocks.sequential": ["SequentialBlock"],
-    "modeling.backbones.configs": [
+    "modeling.backbones.configs": ["T4RecConfig"],
+    "modeling.backbones.configs_both": ["LongformerConfig", "ReformerConfig", "RoFormerConfig", "XLNetConfig"],
+    "modeling.backbones.configs_causal": [
+        "GPT2Config",
+        "LlamaConfig",
+        "Mamba2Config",
+        "Qwen3Config",
+        "TransfoXLConfig",
+    ],
+    "modeling.backbones.configs_masked": [
         "AlbertConfig",
         "BertConfig",
+        "ConvBertConfig",
+        "DebertaConfig",
+        "DebertaV2Config",
+        "DistilBertConfig",
         "ElectraConfig",
-        "GPT2Config",
+        "FunnelConfig",
+        "MPNetConfig",
+        "MegatronBertConfig",
+        "ModernBertConfig",
         "RobertaConfig",
-        "T4RecConfig",
-        "XLNetConfig",
-        "transformer_registry",
     ],
-    "modeling.backbones.block": ["TransformerBlock"],
+    "modeling.backbones.registry": ["transformer_registry"],
+    "modeling.backbones.block": ["TransformerBlock", "TransformerPrepare"],
+    "modeling.tasks.base": ["PredictionTask"],
+    "modeling.tasks.classification": ["BinaryClassificationTask", "MultiClassClassificationTask"],
     "modeling.tasks.head": ["Head"],
+    "modeling.tasks.metrics": ["Accuracy", "MeanSquaredError", "Precision", "Recall"],
     "modeling.tasks.next_item": ["NextItemPredictionTask"],
+    "modeling.tasks.regression": ["RegressionTask"],
+    "modeling.tasks.summary": ["SequenceSummary"],
+    "modeling.losses.base": ["Loss"],
+    "modeling.losses.cross_entropy": ["CrossEntropy", "linear_cross_entropy"],
+    "modeling.losses.pairwise": ["BPRMax", "TOP1Max"],
+    "modeling.losses.registry": ["LabelSmoothCrossEntropyLoss", "loss_registry"],
+    "modeling.losses.sampled": ["GeneralisedBCE", "SampledSoftmax"],
+    "modeling.losses.samplers": [
+        "FrequencySampler",
+        "InBatchSampler",
+        "LogUniformSampler",
+        "UniformSampler",
+        "sampler_registry",
+    ],
     "modeling.model": ["Model"],
-    "modeling.ranking_metric": ["MeanReciprocalRankAt", "NDCGAt", "RecallAt"],
+    "modeling.ranking_metric": [
+        "AvgPrecisionAt",
+        "DCGAt",
+        "MeanReciprocalRankAt",
+        "NDCGAt",
+        "PrecisionAt",
+        "RecallAt",
+        "ranking_metrics_registry",
+    ],
     "modeling.data": ["Sessions"],
+    "modeling.loader": ["DataLoader", "EmbeddingOperator", "MerlinDataLoader"],
     "modeling.settings": ["ModelSettings"],
     "modeling.training": ["build_model", "train"],
     "modeling.evaluation": ["evaluate", "ranks", "recommend"],
+    "modeling.export.onnx": ["export_onnx"],
     "modeling.export.torchscript": ["Recommender", "export_torchscript"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+# Submodules that programs for Transformers4Rec name without importing them: ``tr.data``, ``tr.ranking_metric``.
+_SUBMODULES = ("data", "losses", "masking", "ranking_metric", "schema")
 
 __all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:
     module = _MODULE_OF.get(name)
+    if module is None and name in _SUBMODULES:
+        value: Any = import_module(f"modeling.{name}")
+        return value
     if module is None:
         raise AttributeError(f"module 'modeling' has no attribute {name!r}")
     value = getattr(import_module(module), name)

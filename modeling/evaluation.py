@@ -22,21 +22,13 @@ from modeling.baselines import Cooccurrence, Popularity
 from modeling.compute import pick_device
 from modeling.data import Sessions, read_sessions
 from modeling.model import DESCRIPTION, Model
+from modeling.ranking import strike
 from modeling.ranking_metric import rank_of, summary
 from modeling.schema import Feature, features_of, read_schema
 from modeling.sequence import lengths, without_last
 
 # Scores held at once, so memory does not grow with sessions x items.
 _SCORES_AT_ONCE = 1 << 24
-
-
-def _exclude(scores: Tensor, items: Tensor, rule: str) -> Tensor:
-    if rule == "seen":
-        return scores.scatter(1, items, float("-inf"))
-    if rule == "last":
-        last = items.gather(1, (lengths(items) - 1).clamp(min=0)[:, None])
-        return scores.scatter(1, last, float("-inf"))
-    return scores
 
 
 def ranks(
@@ -84,7 +76,7 @@ def ranks(
             valid = lengths(batch[item.name]) >= 2
             past, target = without_last(batch, item.name)
             valid &= target >= item.reserved
-            own = rank_of(_exclude(scores(past), past[item.name], exclude), target)
+            own = rank_of(strike(scores(past), past[item.name], exclude), target)
             found[chosen] = own.masked_fill(~valid, float("nan")).cpu()
             if advance is not None:
                 advance(len(chosen))
@@ -144,7 +136,7 @@ def evaluate(
         say(f"{features} was made anew since {model} was trained on it: its codes may mean other items")
     exclude = str(describe_model(model).get("exclude", "none"))
     item = trained.inputs.item
-    held_out = read_sessions(features, window, trained.inputs.features)
+    held_out = read_sessions(features, window, trained.features)
     train = read_sessions(features, "train", [item])
     counts = (train, item.name, item.cardinality, item.reserved)
     popularity, cooccurrence = Popularity(*counts), Cooccurrence(*counts)
@@ -172,7 +164,7 @@ def evaluate(
 
 def _same_features(model: Model, folder: Path) -> None:
     known = {feature.name: feature for feature in features_of(read_schema(folder))}
-    for feature in model.inputs.features:
+    for feature in model.features:
         if feature != known.get(feature.name):
             raise UserError(f"the model was trained on another {feature.name!r} than {folder} has: train it anew")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,110 +13,266 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from common.errors import UserError
-from modeling.sequence import most_recent, without_last
+from modeling.padding import pad_inputs, prefixes
+from modeling.ranking import EXCLUDE, best, restrict, strike
+from modeling.sequence import lengths, most_recent, without_last
 from modeling.serialization import describe, part, restore
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
+REDUCTIONS = ("mean", "sum")
 
 
 @part
 class Model(nn.Module):
-    """A head, called in one of three ways.
+    """Heads, called in one of three ways.
 
     ``model(inputs)`` scores what comes after each session; ``model(inputs, testing=True)`` removes the last
     event of each session with all its features, and then does exactly the same; ``model(inputs, training=True)``
-    computes the loss.
+    computes the loss. Tasks other than the next item see the whole session when testing.
 
     Parameters
     ----------
     *head : Head
-        One head.
+        One or more.
+    head_weights : sequence of float, optional
+        Weight of each head in the loss; 1 by default.
+    head_reduction : {"mean", "sum"}
+        How the weighted losses of the heads become one.
+    optimizer : type of torch.optim.Optimizer
+        What `fit` trains with when it is told nothing else.
+    name : str, optional
+        Accepted for compatibility.
+    max_sequence_length : int, optional
+        The most events of a session, the one to predict among them; the inputs' by default, which it cannot exceed.
     top_k : int, optional
         Answer with the best `top_k` only: ``(scores, ids)`` instead of all scores.
-    max_sequence_length : int, optional
-        Accepted for compatibility; the inputs know it.
+
+    Raises
+    ------
+    ValueError
+        When the arguments do not fit each other.
     """
 
-    def __init__(self, *head: Any, top_k: int | None = None, max_sequence_length: int | None = None) -> None:
+    def __init__(
+        self,
+        *head: Any,
+        head_weights: Sequence[float] | None = None,
+        head_reduction: str = "mean",
+        optimizer: type[torch.optim.Optimizer] = torch.optim.Adam,
+        name: str | None = None,
+        max_sequence_length: int | None = None,
+        top_k: int | None = None,
+    ) -> None:
         super().__init__()
-        if len(head) != 1:
-            raise ValueError(f"a model takes exactly one head, not {len(head)}")
+        if not head:
+            raise ValueError("a model needs a head")
+        if head_weights is not None and len(head_weights) != len(head):
+            raise ValueError(f"there are {len(head)} heads and {len(head_weights)} head_weights")
+        if head_reduction not in REDUCTIONS:
+            raise ValueError(f"head_reduction must be one of {', '.join(REDUCTIONS)}, not {head_reduction!r}")
         self.heads = nn.ModuleList(head)
+        tasks = [task.task_name for one in head for task in one.tasks]
+        if len(set(tasks)) < len(tasks):
+            raise ValueError(f"the heads' tasks need names of their own, found {', '.join(tasks)}")
+        self.head_weights = [float(weight) for weight in head_weights or [1.0] * len(head)]
+        self.head_reduction = head_reduction
+        self.optimizer = optimizer
         self.top_k = top_k
+        own = getattr(self.inputs, "max_sequence_length", None)
+        if max_sequence_length and own and not 2 <= max_sequence_length <= own:
+            raise ValueError(f"max_sequence_length must be from 2 to the inputs' {own}, not {max_sequence_length}")
+        self._limit = max_sequence_length
 
     def config(self) -> dict[str, Any]:
-        """The head, described."""
-        return {"heads": list(self.heads), "top_k": self.top_k}
+        """The heads, described."""
+        names = ("head_weights", "head_reduction", "top_k")
+        own = {name: getattr(self, name) for name in names}
+        return {"heads": self._heads, "max_sequence_length": self._limit, **own}
 
     @classmethod
-    def from_config(cls, heads: list[Any], top_k: int | None) -> Model:
+    def from_config(cls, heads: list[Any], **arguments: Any) -> Model:
         """From heads that are already restored."""
-        return cls(*heads, top_k=top_k)
+        return cls(*heads, **arguments)
+
+    @property
+    def _heads(self) -> list[Any]:
+        return list(self.heads)
 
     @property
     def head(self) -> Any:
-        """The head."""
-        return self.heads[0]
+        """The head that predicts the next item, or the first."""
+        return next((head for head in self._heads if any(task.held_out for task in head.tasks)), self._heads[0])
 
     @property
     def inputs(self) -> Any:
-        """The input module."""
+        """That head's input module."""
         return self.head.inputs
 
     @property
     def max_sequence_length(self) -> int:
         """The most events of a session, the one to predict among them."""
-        return int(self.inputs.max_sequence_length)
+        return int(self._limit or self.inputs.max_sequence_length)
 
     @property
     def catalogue_size(self) -> int:
         """Number of items that can be recommended."""
         return int(self.inputs.item.cardinality - self.inputs.item.reserved)
 
+    @property
+    def features(self) -> list[Any]:
+        """What the heads need of a batch: `Feature` records, each once."""
+        return list({feature.name: feature for head in self._heads for feature in head.body.features}.values())
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The columns that the heads need."""
+        return list(dict.fromkeys(name for head in self._heads for name in head.feature_names))
+
+    @property
+    def target_names(self) -> list[str]:
+        """The columns that tasks learn from, beside the item ids."""
+        return list(dict.fromkeys(name for head in self._heads for name in head.target_names))
+
     def forward(
-        self, inputs: dict[str, Tensor], targets: Any = None, training: bool = False, testing: bool = False
+        self,
+        inputs: Mapping[str, Tensor],
+        targets: Any = None,
+        training: bool = False,
+        testing: bool = False,
+        top_k: int | None = None,
+        exclude: str = "none",
+        excluded: Tensor | None = None,
+        candidates: Tensor | None = None,
     ) -> Any:
         """Score, test or train.
 
         Parameters
         ----------
-        inputs : dict of Tensor [B, L]
-            Columns by name, right-padded with 0: int64 codes and float32 numbers. Others are ignored.
-        targets : optional
-            Accepted for compatibility: the objective takes the targets from the item ids.
+        inputs : mapping of Tensor
+            Columns by name: int64 codes and float32 numbers, [B, L] right-padded with 0 (or ``name__values`` and
+            ``name__offsets``), [B, L, V] for vectors, [B] for features of the session. Others are ignored.
+        targets : Tensor or mapping of str to Tensor, optional
+            Target columns of tasks other than the next item (a tensor if there is one such task); taken from
+            `inputs` when they are there.
         training, testing : bool
             See the class.
+        top_k : int, optional
+            Answer with the best `top_k` items, instead of all scores; the model's own `top_k` by default.
+        exclude : {"none", "last", "seen"}
+            Items of the session that are not recommended.
+        excluded, candidates : Tensor [M] or [B, M], int64, optional
+            Item ids that are not recommended; ids of the only ones that may be.
 
         Returns
         -------
         Tensor [B, C] or tuple
-            Scores by item id, -inf for reserved ids; with `top_k` the best scores and their ids.
+            Scores by item id, -inf for what is not recommended; with `top_k` the best scores [B, top_k] and their
+            ids [B, top_k] (0 where nothing is left). Of other tasks what they predict; of several tasks a
+            dictionary by task name.
         dict
-            ``{"loss", "targets"}`` in training (`targets` is their number), ``{"predictions", "labels"}``
-            in testing (labels [B]; 0 where the session had no event).
-        """
-        inputs = self._select(inputs)
-        item = self.inputs.item.name
-        if training:
-            loss, count = self.head.loss(most_recent(inputs, item, self.max_sequence_length))
-            return {"loss": loss, "targets": count}
-        if testing:
-            inputs, labels = without_last(inputs, item)
-            return {"predictions": self._answer(inputs), "labels": labels}
-        return self._answer(inputs)
+            ``{"loss", "targets"}`` in training (`targets` is their number), ``{"predictions", "labels"}`` in testing
+            (labels [B]; 0 where the session had no event to predict).
 
-    def _select(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        missing = [name for name in self.inputs.feature_names if name not in inputs]
+        Raises
+        ------
+        ValueError
+            When a column is missing or an argument cannot be used.
+        """
+        if exclude not in EXCLUDE:
+            raise ValueError(f"exclude must be one of {', '.join(EXCLUDE)}, not {exclude!r}")
+        columns, wanted = self._select(inputs, targets)
+        if training:
+            return self._train(self._recent(columns, self.max_sequence_length), wanted)
+        if testing:
+            return self._test(columns, wanted)
+        k = top_k or self.top_k
+        found = self._predict(columns)
+        for name, held_out in self._tasks():
+            if held_out:
+                items = columns[self.inputs.item.name]
+                scores = restrict(strike(found[name], items, exclude), excluded, candidates)
+                found[name] = scores if k is None else best(scores, k)
+        return found if len(found) > 1 else next(iter(found.values()))
+
+    def _tasks(self) -> list[tuple[str, bool]]:
+        return [(task.task_name, task.held_out) for head in self._heads for task in head.tasks]
+
+    def _select(self, inputs: Mapping[str, Tensor], targets: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        if any(name.endswith("__values") for name in inputs):
+            inputs = pad_inputs(inputs)
+        missing = [name for name in self.feature_names if name not in inputs]
         if missing:
             raise ValueError(f"the batch lacks the feature {missing[0]!r}; it has {', '.join(map(repr, inputs))}")
-        return {name: inputs[name] for name in self.inputs.feature_names}
+        names = self.target_names
+        if isinstance(targets, Tensor):
+            if len(names) != 1:
+                raise ValueError(f"give the targets by name: {', '.join(names) or 'the tasks need none'}")
+            targets = {names[0]: targets}
+        wanted = {**{n: inputs[n] for n in names if n in inputs}, **(targets or {})}
+        return {name: inputs[name] for name in self.feature_names}, wanted
 
-    def _answer(self, inputs: dict[str, Tensor]) -> Any:
+    def _recent(self, columns: dict[str, Tensor], limit: int) -> dict[str, Tensor]:
+        item = getattr(self.inputs, "item", None)
+        if item is None or item.name not in columns:
+            return columns
+        return most_recent(columns, item.name, limit, self._events)
+
+    @property
+    def _events(self) -> set[str]:
+        """The columns that have a value an event."""
+        return {feature.name for feature in self.features if feature.sequence}
+
+    def _train(self, columns: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Any]:
+        found = [head.loss(columns, targets) for head in self._heads]
+        if len(found) == 1 and found[0][0].dim():
+            return {"loss": found[0][0], "targets": found[0][1]}
+        losses = torch.stack([loss.mean() * w for (loss, _), w in zip(found, self.head_weights, strict=True)])
+        loss = losses.mean() if self.head_reduction == "mean" else losses.sum()
+        return {"loss": loss, "targets": sum(count for _, count in found)}
+
+    def _predict(self, columns: dict[str, Tensor], names: Sequence[str] | None = None) -> dict[str, Any]:
         # Training predicts from at most this many events; see TabularSequenceFeatures.
-        inputs = most_recent(inputs, self.inputs.item.name, self.max_sequence_length - 1)
-        scores = self.head.scores(inputs)
-        return scores if self.top_k is None else torch.topk(scores, self.top_k)
+        recent = self._recent(columns, self.max_sequence_length - 1) if self._sequential else columns
+        return {name: value for head in self._heads for name, value in head.predict(recent, names).items()}
+
+    @property
+    def _sequential(self) -> bool:
+        return getattr(self.inputs, "max_sequence_length", None) is not None or self._limit is not None
+
+    def _test(self, columns: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Any]:
+        next_item = [name for name, held_out in self._tasks() if held_out]
+        others = [name for name, held_out in self._tasks() if not held_out]
+        predictions: dict[str, Any] = {}
+        labels: dict[str, Any] = {}
+        if next_item:
+            item = self.inputs.item.name
+            last_only = self.inputs.masking.eval_on_last_item_seq_only
+            past, label = (without_last if last_only else prefixes)(columns, item, self._events)
+            predictions.update(self._predict(past, next_item))
+            # A session of one event has nothing before it to predict from.
+            empty = lengths(past[item]) == 0
+            labels.update({name: label.masked_fill(empty, 0) for name in next_item})
+        if others:
+            predictions.update(self._predict(columns, others))
+            names = {task.task_name: task.target_name for head in self._heads for task in head.tasks}
+            labels.update({name: targets[names[name]] for name in others if names[name] in targets})
+        if len(predictions) == 1:
+            (name,) = predictions
+            return {"predictions": predictions[name], "labels": labels.get(name)}
+        return {"predictions": predictions, "labels": labels}
+
+    def fit(self, dataloader: Any, **options: Any) -> list[float]:
+        """Train on batches; see `modeling.loop.fit`."""
+        from modeling.loop import fit
+
+        return fit(self, dataloader, **options)
+
+    def evaluate(self, dataloader: Any, mode: str = "eval") -> dict[str, float]:
+        """The tasks' metrics over batches; see `modeling.loop.evaluate`."""
+        from modeling.loop import evaluate
+
+        return evaluate(self, dataloader, mode)
 
     def save(self, path: Path | str, extra: dict[str, Any] | None = None) -> None:
         """Write ``model.json`` and ``model.safetensors`` into a folder.
@@ -128,11 +285,10 @@ class Model(nn.Module):
             More keys for ``model.json``.
         """
         path = Path(path)
-        path.mkdir(parents=True, exist_ok=True)
         content = {**(extra or {}), "model": describe(self)}
+        path.mkdir(parents=True, exist_ok=True)
         (path / DESCRIPTION).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(tensors, path / WEIGHTS)
+        save_file(_tensors(self), path / WEIGHTS)
 
     @classmethod
     def load(cls, path: Path | str) -> Model:
@@ -152,7 +308,24 @@ class Model(nn.Module):
             model = restore(content["model"])
             if not isinstance(model, cls):
                 raise TypeError("it describes no model")
-            model.load_state_dict(load_file(path / WEIGHTS))
+            _put(model, load_file(path / WEIGHTS))
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{path / DESCRIPTION} cannot be loaded: {error}") from error
         return model.eval()
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The state with each shared tensor once, under the first of its names."""
+    names: dict[int, str] = {}
+    found = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if names.setdefault(id(tensor), name) == name:
+            found[name] = tensor.detach().cpu().contiguous()
+    return found
+
+
+def _put(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Load such a state: a tensor that the model shares is there once."""
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    if set(missing) - (set(model.state_dict()) - set(_tensors(model))) or unexpected:
+        raise ValueError(f"the weights do not fit: {', '.join([*missing, *unexpected][:3])} ...")

@@ -6,6 +6,7 @@ and `without_last`. Training, evaluation and serving all go through them.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import torch
@@ -55,32 +56,48 @@ def lengths(items: Tensor) -> Tensor:
     return (items != 0).sum(1)
 
 
-def most_recent(inputs: dict[str, Tensor], item: str, limit: int) -> dict[str, Tensor]:
+def most_recent(
+    inputs: dict[str, Tensor], item: str, limit: int, events: Collection[str] | None = None
+) -> dict[str, Tensor]:
     """Keep the last `limit` events of each session.
 
     Parameters
     ----------
-    inputs : dict of Tensor [B, L]
-        Features, right-padded with 0.
+    inputs : dict of Tensor [B, L], [B, L, width] or [B]
+        Features, those of events right-padded with 0. Columns with a value a session stay as they are.
     item : str
         The name of the item id, which decides where padding begins.
     limit : int
         Columns of the result are at most this many.
+    events : collection of str, optional
+        Names of the columns with a value an event. Without it, those of the shape [B, L, ...] of the item ids: a
+        session's vector [B, width] that happens to be as wide as the sessions are long would be taken for one.
     """
-    if inputs[item].shape[1] <= limit:
+    length = inputs[item].shape[1]
+    if length <= limit:
         return inputs
     n = lengths(inputs[item])
     first = (n - limit).clamp(min=0)
     index = first[:, None] + torch.arange(limit, device=n.device)
-    return {name: value.gather(1, index) for name, value in inputs.items()}
+    return {
+        name: _gather(value, index) if of_events(name, value, inputs[item], events) else value
+        for name, value in inputs.items()
+    }
 
 
-def without_last(inputs: dict[str, Tensor], item: str) -> tuple[dict[str, Tensor], Tensor]:
+def without_last(
+    inputs: dict[str, Tensor], item: str, events: Collection[str] | None = None
+) -> tuple[dict[str, Tensor], Tensor]:
     """Remove the last event of each session, with all its features.
+
+    Parameters
+    ----------
+    inputs, item, events
+        As for `most_recent`. Columns with a value a session stay: they must not tell the last event.
 
     Returns
     -------
-    dict of Tensor [B, L]
+    dict of Tensor
         What is left; the removed event became padding.
     Tensor [B], int64
         The removed item ids; 0 for a session without events.
@@ -89,4 +106,23 @@ def without_last(inputs: dict[str, Tensor], item: str) -> tuple[dict[str, Tensor
     last = (n - 1).clamp(min=0)
     removed = torch.arange(inputs[item].shape[1], device=n.device) == last[:, None]
     target = inputs[item].gather(1, last[:, None])[:, 0]
-    return {name: value.masked_fill(removed, 0) for name, value in inputs.items()}, target
+    left = {
+        name: value.masked_fill(removed[(..., *[None] * (value.dim() - 2))], 0)
+        if of_events(name, value, inputs[item], events)
+        else value
+        for name, value in inputs.items()
+    }
+    return left, target
+
+
+def of_events(name: str, value: Tensor, items: Tensor, events: Collection[str] | None) -> bool:
+    """Whether a column has a value an event; see `most_recent`."""
+    if events is not None:
+        return name in events
+    return value.dim() > 1 and value.shape[:2] == items.shape
+
+
+def _gather(value: Tensor, index: Tensor) -> Tensor:
+    """Events [B, L, ...] at the positions `index` [B, K]."""
+    wide = index[(..., *[None] * (value.dim() - 2))].expand(*index.shape, *value.shape[2:])
+    return value.gather(1, wide)

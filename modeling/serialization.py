@@ -16,10 +16,13 @@ _PARTS: dict[str, type] = {}
 _HOMES = (
     "masking.registry",
     "inputs.features",
+    "inputs.fusion",
     "blocks.mlp",
     "blocks.sequential",
     "backbones.block",
+    "tasks.classification",
     "tasks.next_item",
+    "tasks.regression",
     "tasks.head",
     "model",
 )

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from common.settings import Settings
-
-# What each architecture is trained with when nothing is said; `modeling.backbones.configs.SUPPORTED` has all pairs.
-DEFAULT_MASKING = {"gpt2": "clm", "xlnet": "mlm", "bert": "mlm", "roberta": "mlm", "electra": "mlm", "albert": "mlm"}
+from modeling.backbones.objectives import SUPPORTED
 
 
 class ModelSettings(Settings):
     """How to build and train a model. Every key has a default that suits data of some ten thousand sessions."""
 
-    architecture: Literal["gpt2", "xlnet", "bert", "roberta", "electra", "albert"] = Field(
-        "gpt2", description="the backbone"
+    architecture: str = Field("gpt2", description=f"the backbone: {', '.join(SUPPORTED)}")
+    masking: Literal["clm", "mlm", "plm", "rtd"] | None = Field(
+        None,
+        description="the objective: causal, masked, permuted or replaced token detection; by default the one that fits "
+        "the architecture",
     )
-    masking: Literal["clm", "mlm"] | None = Field(
-        None, description="the objective: causal or masked; by default the one that fits the architecture"
+    loss: Literal["cross-entropy", "sampled-softmax", "gbce", "bpr-max", "top1-max"] = Field(
+        "cross-entropy", description="over the whole catalogue, or over sampled items where it is large"
     )
     features: Literal["all", "ids"] = Field("all", description="use side features, or item ids only")
     d_model: int = Field(64, ge=2, description="width of the vectors")
@@ -53,7 +54,14 @@ class ModelSettings(Settings):
             raise ValueError(f"n_head ({self.n_head}) must divide d_model ({self.d_model})")
         return self
 
+    @field_validator("architecture")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in SUPPORTED:
+            raise ValueError(f"there is no {name!r}: choose one of {', '.join(SUPPORTED)}")
+        return name
+
     @property
     def objective(self) -> str:
         """The masking to use: the chosen one, or the architecture's own."""
-        return self.masking or DEFAULT_MASKING[self.architecture]
+        return self.masking or SUPPORTED[self.architecture][0]

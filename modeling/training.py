@@ -49,7 +49,7 @@ def build_model(features: list[Feature], max_sequence_length: int, settings: Mod
     UserError
         When the architecture does not support the objective.
     """
-    from modeling.backbones.configs import transformer_registry
+    from modeling.backbones.registry import transformer_registry
     from modeling.blocks.mlp import MLPBlock
     from modeling.inputs.features import TabularSequenceFeatures
     from modeling.tasks.next_item import NextItemPredictionTask
@@ -63,11 +63,7 @@ def build_model(features: list[Feature], max_sequence_length: int, settings: Mod
         continuous_projection=max(8, width // 4),
         projection=MLPBlock([width], activation=None) if len(features) > 1 else None,
         masking=settings.objective,
-        masking_arguments=(
-            {"mlm_probability": settings.mlm_probability, "last_item_probability": settings.last_item_probability}
-            if settings.objective == "mlm"
-            else None
-        ),
+        masking_arguments=_masking_arguments(settings),
         embedding_dims={feature.name: width for feature in features if feature.item},
         infer_embedding_sizes=True,
     )
@@ -79,19 +75,29 @@ def build_model(features: list[Feature], max_sequence_length: int, settings: Mod
         dropout=settings.dropout,
         initializer_range=0.02,
     )
-    task = NextItemPredictionTask(weight_tying=True, label_smoothing=settings.label_smoothing, output_bias=True)
+    task = NextItemPredictionTask(
+        loss=settings.loss, weight_tying=True, label_smoothing=settings.label_smoothing, output_bias=True
+    )
     if inputs.projection is not None:
         # Begin with the item alone: side features earn their influence, instead of diluting the item's first.
         linear = cast(MLPBlock, inputs.projection).layers[0]
         assert isinstance(linear, nn.Linear)
         with torch.no_grad():
             linear.weight.normal_(std=0.02)
-            linear.weight[:, :width] = torch.eye(width)
+            linear.weight[:, inputs.item_slice()] = torch.eye(width)
             linear.bias.zero_()
     try:
         return config.to_torch_model(inputs, task)
     except ValueError as error:
         raise UserError(f"model settings: {error}") from error
+
+
+def _masking_arguments(settings: ModelSettings) -> dict[str, Any] | None:
+    """What the settings say to the objective."""
+    if settings.objective == "clm":
+        return None
+    own = {"last_item_probability": settings.last_item_probability}
+    return own if settings.objective == "plm" else {**own, "mlm_probability": settings.mlm_probability}
 
 
 def train(features: Path | str, output: Path | str, settings: ModelSettings | None = None) -> dict[str, Any]:
@@ -129,7 +135,7 @@ def train(features: Path | str, output: Path | str, settings: ModelSettings | No
     torch.manual_seed(settings.seed)
     with threads(settings.threads):
         model = build_model(found, limit, settings).to(device)
-        windows = {name: read_sessions(features, name, model.inputs.features) for name in ("train", "valid")}
+        windows = {name: read_sessions(features, name, model.features) for name in ("train", "valid")}
         if model.catalogue_size < 1:
             raise UserError(f"{features} has no items to recommend")
         inputs = {"features": identity(features)}
@@ -146,12 +152,12 @@ def train(features: Path | str, output: Path | str, settings: ModelSettings | No
 
 
 def _description(model: Model, settings: ModelSettings, schema: Any) -> dict[str, Any]:
-    dtypes = {"categorical": "int64", "continuous": "float32"}
+    dtypes = {"categorical": "int64", "continuous": "float32", "embedding": "float32"}
     return {
         "format": 1,
         "architecture": settings.architecture,
         "masking": settings.objective,
-        "inputs": [{"name": f.name, "dtype": dtypes[f.kind]} for f in model.inputs.features],
+        "inputs": [{"name": f.name, "dtype": dtypes[f.kind]} for f in model.features],
         "item": model.inputs.item.name,
         "max_sequence_length": model.max_sequence_length,
         "top_k": min(settings.top_k, model.catalogue_size),

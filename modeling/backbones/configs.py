@@ -1,60 +1,170 @@
-"""The backbones: their configurations in one voice, and which objective each supports.
+"""The configurations' common voice: one ``build`` for all of them, in terms that every backbone shares.
 
-Every ``build`` takes the same arguments and sets every dropout of the backbone, an inner width of four times
-`d_model`, and position tables for the sessions only.
+A configuration is Hugging Face's class (or one of ours) with `T4RecConfig` in front. Each says, in one table, what
+its library calls the width, the heads, the dropouts and so on; everything else is here. Every ``build`` sets every
+dropout of the backbone, an inner width of four times `d_model` where there is one, and tables of positions for the
+sessions only.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import transformers
 from torch import nn
 
 C = TypeVar("C", bound="T4RecConfig")
 
-# Objectives by architecture. Causal objectives need a backbone that cannot look ahead; masked ones need
-# a backbone that can. XLNet does either: its mask of permutations, made triangular, is causal.
-SUPPORTED: dict[str, tuple[str, ...]] = {
-    "gpt2": ("clm",),
-    "xlnet": ("mlm", "clm"),
-    "bert": ("mlm",),
-    "roberta": ("mlm",),
-    "electra": ("mlm",),
-    "albert": ("mlm",),
-}
+
+@dataclass(frozen=True)
+class Sizes:
+    """What ``build`` was asked for.
+
+    Attributes
+    ----------
+    width, heads, layers, length : int
+        `d_model`, `n_head`, `n_layer` and the longest session in events, a [MASK] included.
+    act : str
+        Activation of the inner layers.
+    init, eps, dropout : float
+        Standard deviation of the first weights, epsilon of the layer norms, probability of dropping out.
+    pad : int
+        Padding id.
+    """
+
+    width: int
+    heads: int
+    layers: int
+    length: int
+    act: str
+    init: float
+    eps: float
+    dropout: float
+    pad: int
+
+    @property
+    def positions(self) -> int:
+        """Rows of a table of positions: RoBERTa and its relatives count from behind the padding id, MPNet from 2."""
+        return self.length + 2 + self.pad
+
+    @property
+    def tokens(self) -> dict[str, Any]:
+        """No words: the vectors come from the inputs. Tables with a padding row insist on having that row."""
+        return {"vocab_size": self.pad + 1, "pad_token_id": self.pad, "bos_token_id": None, "eos_token_id": None}
+
+    @property
+    def bert(self) -> dict[str, Any]:
+        """The arguments by the names of BERT and its relatives."""
+        return {
+            "hidden_size": self.width,
+            "intermediate_size": 4 * self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "hidden_act": self.act,
+            "initializer_range": self.init,
+            "layer_norm_eps": self.eps,
+            "hidden_dropout_prob": self.dropout,
+            "attention_probs_dropout_prob": self.dropout,
+            "max_position_embeddings": self.positions,
+            "type_vocab_size": 1,
+            **self.tokens,
+        }
 
 
-def check_pair(model_type: str, masking: str) -> None:
-    """Refuse an objective that a backbone cannot honour.
+def must_be_even(value: int, what: str, why: str) -> None:
+    """Refuse sizes that cannot be halved.
 
     Raises
     ------
     ValueError
-        Naming both, and what is supported.
+        Naming the size and the reason.
     """
-    if model_type not in SUPPORTED:
-        known = ", ".join(SUPPORTED)
-        raise ValueError(f"backbones of type {model_type!r} are not supported: use one of {known}")
-    if masking not in SUPPORTED[model_type]:
-        why = "sees the items that it would have to predict" if masking == "clm" else "cannot look ahead"
-        supported = ", ".join(SUPPORTED[model_type])
-        raise ValueError(f"{model_type} does not support masking {masking!r} (it {why}): use {supported}")
+    if value % 2:
+        raise ValueError(f"{what} must be even, not {value}: {why}")
+
+
+def check_rotary(sizes: Sizes) -> None:
+    """Refuse heads that rotary positions cannot turn."""
+    must_be_even(sizes.width // sizes.heads, "d_model / n_head", "rotary positions turn pairs of values")
 
 
 class T4RecConfig:
-    """What the configurations have beyond Hugging Face's: models of this library from them."""
+    """What the configurations have beyond Hugging Face's: one way to make them, and models from them."""
 
     @classmethod
-    def build(cls: type[C], d_model: int, n_head: int, n_layer: int, total_seq_length: int, **arguments: Any) -> C:
-        """A configuration from the arguments that all backbones share."""
+    def settings(cls, sizes: Sizes) -> dict[str, Any]:
+        """The constructor's arguments for these sizes."""
         raise NotImplementedError
 
-    def to_huggingface_torch_model(self) -> nn.Module:
-        """The bare backbone."""
-        from modeling.backbones.block import backbone
+    @classmethod
+    def build(
+        cls: type[C],
+        d_model: int,
+        n_head: int,
+        n_layer: int,
+        total_seq_length: int,
+        hidden_act: str = "gelu",
+        initializer_range: float = 0.01,
+        layer_norm_eps: float = 1e-12,
+        dropout: float = 0.3,
+        pad_token: int = 0,
+        log_attention_weights: bool = False,
+        **arguments: Any,
+    ) -> C:
+        """A configuration from the arguments that all backbones share.
 
-        return backbone(self)
+        Parameters
+        ----------
+        d_model, n_head, n_layer : int
+            Width of the vectors, attention heads, layers.
+        total_seq_length : int
+            The longest session in events. Masked objectives put a [MASK] behind at most one event fewer.
+        hidden_act : str
+            Activation of the inner layers, by Hugging Face's name.
+        initializer_range : float
+            Standard deviation of the first weights.
+        layer_norm_eps : float
+            Epsilon of the layer norms. Transformers4Rec's 0.03 is as large as the variance that it is added to.
+        dropout : float
+            Of embeddings, layers and attention weights alike.
+        pad_token : int
+            Padding id.
+        log_attention_weights : bool
+            The backbone returns its attention weights too (``output_attentions``).
+        **arguments
+            Others of the configuration's constructor; they win over everything above.
+
+        Raises
+        ------
+        ValueError
+            When the heads do not divide the width, or a size is not positive.
+        """
+        for name, value in (("d_model", d_model), ("n_head", n_head), ("n_layer", n_layer)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if total_seq_length < 1:
+            raise ValueError(f"total_seq_length must be at least 1, not {total_seq_length}")
+        if d_model % n_head:
+            raise ValueError(f"d_model={d_model} must be a multiple of n_head={n_head}")
+        sizes = Sizes(
+            d_model,
+            n_head,
+            n_layer,
+            total_seq_length,
+            hidden_act,
+            initializer_range,
+            layer_norm_eps,
+            dropout,
+            pad_token,
+        )
+        more = {"output_attentions": True} if log_attention_weights else {}
+        return cls(**{**cls.settings(sizes), **more, **arguments})
+
+    def to_huggingface_torch_model(self) -> nn.Module:
+        """The bare backbone, for the first of the objectives that it supports."""
+        from modeling.backbones.registry import SUPPORTED, backbone
+
+        return backbone(self, causal=SUPPORTED[self.model_type][0] == "clm")  # type: ignore[attr-defined]
 
     def to_torch_model(self, input_features: Any, *prediction_task: Any, **arguments: Any) -> Any:
         """A whole model: inputs, a projection where widths differ, this backbone, and a head.
@@ -81,159 +191,26 @@ class T4RecConfig:
         return Model(Head(body, list(prediction_task), inputs=input_features, **arguments))
 
 
-class GPT2Config(T4RecConfig, transformers.GPT2Config):
-    """GPT-2: causal, absolute positions (Radford et al., 2019)."""
+class GatedConfig(T4RecConfig):
+    """Backbones of the Llama kind, whose own activation (SiLU) and epsilon (of an RMS norm) are better defaults."""
 
     @classmethod
     def build(
-        cls,
+        cls: type[C],
         d_model: int,
         n_head: int,
         n_layer: int,
         total_seq_length: int,
-        hidden_act: str = "gelu",
+        hidden_act: str = "silu",
         initializer_range: float = 0.01,
-        layer_norm_eps: float = 1e-12,
+        layer_norm_eps: float = 1e-6,
         dropout: float = 0.3,
         pad_token: int = 0,
+        log_attention_weights: bool = False,
         **arguments: Any,
-    ) -> GPT2Config:
-        """See `T4RecConfig.build`."""
-        return cls(
-            n_embd=d_model,
-            n_inner=4 * d_model,
-            n_layer=n_layer,
-            n_head=n_head,
-            activation_function=hidden_act,
-            initializer_range=initializer_range,
-            layer_norm_epsilon=layer_norm_eps,
-            resid_pdrop=dropout,
-            embd_pdrop=dropout,
-            attn_pdrop=dropout,
-            n_positions=total_seq_length + 2,
-            vocab_size=1,
-            bos_token_id=None,
-            eos_token_id=None,
-            **arguments,
-        )
-
-
-class XLNetConfig(T4RecConfig, transformers.XLNetConfig):
-    """XLNet: relative positions; both objectives (Yang et al., NeurIPS 2019)."""
-
-    @classmethod
-    def build(
-        cls,
-        d_model: int,
-        n_head: int,
-        n_layer: int,
-        total_seq_length: int | None = None,
-        attn_type: str = "bi",
-        hidden_act: str = "gelu",
-        initializer_range: float = 0.01,
-        layer_norm_eps: float = 1e-12,
-        dropout: float = 0.3,
-        pad_token: int = 0,
-        **arguments: Any,
-    ) -> XLNetConfig:
-        """See `T4RecConfig.build`. Causality follows the objective: `attn_type` "uni" is refused."""
-        if attn_type != "bi":
-            raise ValueError("XLNet's own attn_type='uni' fails on batches: leave it 'bi' and give masking='clm'")
-        return cls(
-            d_model=d_model,
-            d_inner=4 * d_model,
-            n_layer=n_layer,
-            n_head=n_head,
-            attn_type=attn_type,
-            ff_activation=hidden_act,
-            initializer_range=initializer_range,
-            layer_norm_eps=layer_norm_eps,
-            dropout=dropout,
-            mem_len=None,
-            use_mems_eval=False,
-            use_mems_train=False,
-            vocab_size=1,
-            pad_token_id=pad_token,
-            bos_token_id=None,
-            eos_token_id=None,
-            **arguments,
-        )
-
-
-def _bidirectional(
-    d_model: int,
-    n_head: int,
-    n_layer: int,
-    total_seq_length: int,
-    hidden_act: str = "gelu",
-    initializer_range: float = 0.01,
-    layer_norm_eps: float = 1e-12,
-    dropout: float = 0.3,
-    pad_token: int = 0,
-    **arguments: Any,
-) -> dict[str, Any]:
-    return {
-        "hidden_size": d_model,
-        "intermediate_size": 4 * d_model,
-        "num_hidden_layers": n_layer,
-        "num_attention_heads": n_head,
-        "hidden_act": hidden_act,
-        "initializer_range": initializer_range,
-        "layer_norm_eps": layer_norm_eps,
-        "hidden_dropout_prob": dropout,
-        "attention_probs_dropout_prob": dropout,
-        "max_position_embeddings": total_seq_length + 2,
-        "vocab_size": 1,
-        "pad_token_id": pad_token,
-        "bos_token_id": None,
-        "eos_token_id": None,
-        **arguments,
-    }
-
-
-class BertConfig(T4RecConfig, transformers.BertConfig):
-    """BERT: bidirectional, absolute positions (Devlin et al., 2019)."""
-
-    @classmethod
-    def build(cls, d_model: int, n_head: int, n_layer: int, total_seq_length: int, **arguments: Any) -> BertConfig:
-        """See `T4RecConfig.build`."""
-        return cls(**_bidirectional(d_model, n_head, n_layer, total_seq_length, **arguments))
-
-
-class RobertaConfig(T4RecConfig, transformers.RobertaConfig):
-    """RoBERTa: BERT's layers, positions counted from behind the padding index (Liu et al., 2019)."""
-
-    @classmethod
-    def build(cls, d_model: int, n_head: int, n_layer: int, total_seq_length: int, **arguments: Any) -> RobertaConfig:
-        """See `T4RecConfig.build`."""
-        return cls(**_bidirectional(d_model, n_head, n_layer, total_seq_length, **arguments))
-
-
-class ElectraConfig(T4RecConfig, transformers.ElectraConfig):
-    """ELECTRA's encoder (Clark et al., 2020)."""
-
-    @classmethod
-    def build(cls, d_model: int, n_head: int, n_layer: int, total_seq_length: int, **arguments: Any) -> ElectraConfig:
-        """See `T4RecConfig.build`."""
-        common = _bidirectional(d_model, n_head, n_layer, total_seq_length, **arguments)
-        return cls(**{"embedding_size": d_model, **common})
-
-
-class AlbertConfig(T4RecConfig, transformers.AlbertConfig):
-    """ALBERT: layers that share their weights (Lan et al., 2020)."""
-
-    @classmethod
-    def build(cls, d_model: int, n_head: int, n_layer: int, total_seq_length: int, **arguments: Any) -> AlbertConfig:
-        """See `T4RecConfig.build`."""
-        common = _bidirectional(d_model, n_head, n_layer, total_seq_length, **arguments)
-        return cls(**{"embedding_size": d_model, **common})
-
-
-transformer_registry: dict[str, type[T4RecConfig]] = {
-    "gpt2": GPT2Config,
-    "xlnet": XLNetConfig,
-    "bert": BertConfig,
-    "roberta": RobertaConfig,
-    "electra": ElectraConfig,
-    "albert": AlbertConfig,
-}
+    ) -> C:
+        """See `T4RecConfig.build`. An RMS norm without a mean needs an epsilon that a zero vector survives."""
+        return super().build(
+            d_model, n_head, n_layer, total_seq_length, hidden_act, initializer_range, layer_norm_eps, dropout,
+            pad_token, log_attention_weights, **arguments,
+        )  # fmt: skip

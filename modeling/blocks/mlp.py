@@ -43,7 +43,8 @@ class MLPBlock(Building):
         if self.activation is not None and self.activation not in nn.modules.activation.__all__:
             raise ValueError(f"there is no activation {self.activation!r} in torch.nn")
         if normalization not in (None, "layer_norm"):
-            raise ValueError(f"normalization must be 'layer_norm' or None, not {normalization!r}")
+            why = ": it mixes the sessions of a batch, and padding" if normalization == "batch_norm" else ""
+            raise ValueError(f"normalization must be 'layer_norm' or None, not {normalization!r}{why}")
         self.use_bias, self.dropout, self.normalization = use_bias, dropout, normalization
         self.output_dim = self.dimensions[-1]
         self.layers = nn.Sequential()

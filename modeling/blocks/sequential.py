@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from modeling.blocks.base import Building, run
 from modeling.sequence import SessionStates
-from modeling.serialization import part
+from modeling.serialization import describe, part, restore
 
 
 @part
@@ -32,9 +32,10 @@ class SequentialBlock(Building):
 
     def __init__(self, *blocks: nn.Module, output_size: Any = None) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList(_flat(blocks))
         self.output_dim = 0
-        self.has_inputs = bool(blocks) and hasattr(blocks[0], "feature_names")
+        first = self.blocks[0] if len(self.blocks) else None
+        self.has_inputs = hasattr(first, "feature_names") and not isinstance(first, Building)
         if self.has_inputs:
             self._build(self.inputs.output_dim, 1)
 
@@ -52,6 +53,16 @@ class SequentialBlock(Building):
         """The input module, or None."""
         return self.blocks[0] if self.has_inputs else None
 
+    @property
+    def feature_names(self) -> list[str]:
+        """The columns that `forward` needs."""
+        return list(self.inputs.feature_names) if self.has_inputs else []
+
+    @property
+    def features(self) -> list[Any]:
+        """The same, with their kinds."""
+        return list(self.inputs.features) if self.has_inputs else []
+
     def build(self, input_dim: int) -> SequentialBlock:
         """Build each block for the width of the one before."""
         self._build(input_dim, 0)
@@ -66,8 +77,9 @@ class SequentialBlock(Building):
                 width = block.out_features
         self.output_dim = width
         if self.has_inputs:
-            self.use_masking(self.inputs.masking)
-            self.use_length(self.inputs.max_sequence_length)
+            self.use_masking(getattr(self.inputs, "masking", None))
+            if getattr(self.inputs, "max_sequence_length", None):
+                self.use_length(self.inputs.max_sequence_length)
 
     def use_masking(self, masking: Any) -> None:
         """Tell the transformers inside which objective they serve."""
@@ -81,9 +93,30 @@ class SequentialBlock(Building):
             if isinstance(block, Building):
                 block.use_length(limit)
 
+    def fresh_rest(self) -> SequentialBlock:
+        """The blocks behind the input module once more, with random weights of their own."""
+        rest = SequentialBlock(*(restore(describe(block)) for block in self.blocks[1:]))
+        rest.build(self.inputs.output_dim)
+        rest.use_masking(self.inputs.masking)
+        rest.use_length(self.inputs.max_sequence_length)
+        return rest
+
+    def rest(self, states: Any, columns: dict[str, Tensor]) -> Any:
+        """Run what comes behind the input module; `columns` are for blocks that need more than the states."""
+        for block in self.blocks[int(self.has_inputs) :]:
+            states = run(block, states)
+        return states
+
     def forward(self, inputs: dict[str, Tensor] | SessionStates | Tensor, **options: Any) -> Any:
         """Run the blocks; `options` (``training``) go to the input module."""
-        states: Any = inputs
-        for index, block in enumerate(self.blocks):
-            states = run(block, states, **(options if index == 0 and self.has_inputs else {}))
-        return states
+        if not self.has_inputs:
+            return self.rest(inputs, {})
+        assert isinstance(inputs, dict)
+        return self.rest(self.inputs(inputs, **options), inputs)
+
+
+def _flat(blocks: tuple[nn.Module, ...]) -> list[nn.Module]:
+    """The blocks with the first one's own blocks in its place, so that the inputs stand first."""
+    if blocks and isinstance(blocks[0], SequentialBlock) and blocks[0].has_inputs:
+        return [*blocks[0].blocks, *blocks[1:]]
+    return list(blocks)

@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modeling.ranking import EXCLUDE, best, strike
+from modeling.synthetic import random_columns
+
 MODEL_PT = "model.pt"
 
 
@@ -24,21 +27,25 @@ class Recommender(nn.Module):
         Scores [B, C] from columns [B, L], L at most `limit`; -inf for reserved ids.
     item : str
         The item column.
-    names : list of str
-        All columns.
+    names, session_names : list of str
+        The columns of events, and those of whole sessions.
     limit : int
         The most recent events that the scorer takes.
     exclude : {"none", "last", "seen"}
         Items of the session that are not recommended.
     """
 
-    def __init__(self, scorer: nn.Module, item: str, names: list[str], limit: int, exclude: str) -> None:
+    def __init__(
+        self, scorer: nn.Module, item: str, names: list[str], session_names: list[str], limit: int, exclude: str
+    ) -> None:
         super().__init__()
-        if exclude not in ("none", "last", "seen"):
-            raise ValueError(f"exclude must be 'none', 'last' or 'seen', not {exclude!r}")
+        if exclude not in EXCLUDE:
+            raise ValueError(f"exclude must be one of {', '.join(EXCLUDE)}, not {exclude!r}")
         self.scorer = scorer
         self.item = item
         self.names = names
+        # TorchScript cannot tell the type of an empty list of names, so it holds one name at least.
+        self.session_names = [*session_names, ""]
         self.limit = limit
         self.exclude = exclude
 
@@ -47,8 +54,9 @@ class Recommender(nn.Module):
 
         Parameters
         ----------
-        inputs : dict of Tensor [B, L]
-            int64 codes and float32 numbers, right-padded with 0; L at least 1.
+        inputs : dict of Tensor
+            int64 codes and float32 numbers [B, L], right-padded with 0, L at least 1; vectors [B, L, V]; features
+            of the session [B] or [B, V].
         k : int
             How many, at least 1.
 
@@ -59,8 +67,6 @@ class Recommender(nn.Module):
         Tensor [B, k], int64
             Item ids; 0 where nothing is left.
         """
-        if k < 1:
-            raise ValueError("k must be at least 1")
         items = inputs[self.item]
         if items.shape[0] == 0:
             return torch.zeros([0, k]), torch.zeros([0, k], dtype=torch.long)
@@ -69,18 +75,15 @@ class Recommender(nn.Module):
         index = (n - self.limit).clamp(min=0).unsqueeze(1) + torch.arange(width, device=items.device)
         recent: dict[str, Tensor] = {}
         for name in self.names:
-            recent[name] = inputs[name].gather(1, index)
-        scores = self.scorer(recent)
-        if self.exclude == "seen":
-            scores = scores.scatter(1, items, float("-inf"))
-        elif self.exclude == "last":
-            scores = scores.scatter(1, items.gather(1, (n - 1).clamp(min=0).unsqueeze(1)), float("-inf"))
-        best, ids = torch.topk(scores, min(k, scores.shape[1]), dim=1)
-        ids = ids.masked_fill(best == float("-inf"), 0)
-        if best.shape[1] < k:
-            best = nn.functional.pad(best, [0, k - best.shape[1]], value=float("-inf"))
-            ids = nn.functional.pad(ids, [0, k - ids.shape[1]])
-        return best, ids
+            column = inputs[name]
+            if column.dim() == 2:
+                recent[name] = column.gather(1, index)
+            else:
+                recent[name] = column.gather(1, index.unsqueeze(2).expand(-1, -1, column.shape[2]))
+        for name in self.session_names:
+            if name != "":
+                recent[name] = inputs[name]
+        return best(strike(self.scorer(recent), items, self.exclude), k)
 
 
 class _Scorer(nn.Module):
@@ -95,27 +98,22 @@ class _Scorer(nn.Module):
 
 def recommender(model: Any, exclude: str) -> Recommender:
     """The eager recommender of a `Model`."""
-    inputs = model.inputs
-    return Recommender(
-        _Scorer(model).eval(), inputs.item.name, inputs.feature_names, model.max_sequence_length - 1, exclude
-    )
+    events, sessions = _names(model)
+    limit = model.max_sequence_length - 1
+    return Recommender(_Scorer(model).eval(), model.inputs.item.name, events, sessions, limit, exclude)
+
+
+def _names(model: Any) -> tuple[list[str], list[str]]:
+    """The columns that the model needs: of events, and of sessions."""
+    features = model.features
+    return [f.name for f in features if f.sequence], [f.name for f in features if not f.sequence]
 
 
 def sample_inputs(model: Any, batch: int, length: int, seed: int = 0) -> dict[str, Tensor]:
-    """Random sessions of 1 to `length` events, the first of full length: columns [batch, length]."""
-    generator = torch.Generator().manual_seed(seed)
-    n = torch.randint(1, length + 1, (batch, 1), generator=generator)
+    """Random sessions of 1 to `length` events, the first of full length: the columns that the model needs."""
+    n = torch.randint(1, length + 1, (batch,), generator=torch.Generator().manual_seed(seed))
     n[0] = length
-    padding = torch.arange(length) >= n
-    columns = {}
-    for feature in model.inputs.features:
-        if feature.kind == "continuous":
-            column = torch.randn(batch, length, generator=generator)
-        else:
-            low = min(feature.reserved, feature.cardinality - 1)
-            column = torch.randint(low, feature.cardinality, (batch, length), generator=generator)
-        columns[feature.name] = column.masked_fill(padding, 0)
-    return columns
+    return random_columns(model.features, n, seed)
 
 
 def export_torchscript(model: Any, path: Path | str, exclude: str = "none") -> None:
@@ -148,7 +146,7 @@ def export_torchscript(model: Any, path: Path | str, exclude: str = "none") -> N
             warnings.simplefilter("ignore")
             example = sample_inputs(model, 3, min(4, eager.limit))
             traced = torch.jit.trace(eager.scorer, (example,), strict=False, check_trace=False)
-            scripted = torch.jit.script(Recommender(traced, eager.item, eager.names, eager.limit, exclude).eval())
+            scripted = torch.jit.script(Recommender(traced, eager.item, *_names(model), eager.limit, exclude).eval())
             frozen = torch.jit.freeze(scripted.eval())
             torch.jit.save(frozen, str(path))
             _check(model, eager, torch.jit.load(str(path)))

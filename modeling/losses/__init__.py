@@ -1,1 +1,1 @@
-"""Losses over a catalogue."""
+"""Losses over a catalogue: exact, sampled, and pairwise."""

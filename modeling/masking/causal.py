@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from modeling.masking.base import MaskSequence, attend
+from modeling.masking.base import MaskSequence, attend, plain_states
 from modeling.sequence import SessionStates, lengths
 from modeling.serialization import part
 
 
 @part
 class CausalLanguageModeling(MaskSequence):
-    """Predict each next item from the events before it.
-
-    Parameters
-    ----------
-    train_on_last_item_seq_only : bool
-        Learn from the last item of each session only.
-    """
+    """Predict each next item from the events before it."""
 
     name = "clm"
 
-    def __init__(
-        self,
-        hidden_size: int,
-        padding_idx: int = 0,
-        reserved: int = 1,
-        train_on_last_item_seq_only: bool = False,
-    ) -> None:
-        super().__init__(hidden_size, padding_idx, reserved)
-        self.train_on_last_item_seq_only = train_on_last_item_seq_only
-
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().config(), "train_on_last_item_seq_only": self.train_on_last_item_seq_only}
-
-    def train_states(self, values: Tensor, items: Tensor) -> SessionStates:
+    def train_states(self, values: Tensor, items: Tensor, whole: bool = False) -> SessionStates:
         """Targets are the items one position later. The last event of a session has none, and is not seen."""
         n = lengths(items)
         following = torch.cat([items[:, 1:], torch.zeros_like(items[:, :1])], dim=1)
@@ -46,11 +24,10 @@ class CausalLanguageModeling(MaskSequence):
         if self.train_on_last_item_seq_only:
             position = torch.arange(items.shape[1], device=items.device)
             targets = targets.masked_fill(position != (n - 2)[:, None], 0)
-        if items.shape[1] > 1:  # nothing is read at the last column, so it need not be computed
+        if items.shape[1] > 1 and not whole:  # nothing is read at the last column, so it need not be computed
             values, targets = values[:, :-1], targets[:, :-1]
         return SessionStates(values, attend(n, values.shape[1]), (n - 1).clamp(min=0), targets)
 
     def inference_states(self, values: Tensor, items: Tensor) -> SessionStates:
         """Read at the last event."""
-        n = lengths(items)
-        return SessionStates(values, attend(n, items.shape[1]), (n - 1).clamp(min=0))
+        return plain_states(values, items)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modeling.masking.base import MaskSequence, attend
+from modeling.masking.base import MaskSequence, attend, check_share, hide, last_event
 from modeling.sequence import SessionStates, lengths
 from modeling.serialization import part
 
@@ -21,6 +21,10 @@ class MaskedLanguageModeling(MaskSequence):
 
     Parameters
     ----------
+    hidden_size, padding_idx, reserved, eval_on_last_item_seq_only
+        See `MaskSequence`.
+    train_on_last_item_seq_only : bool
+        Hide the last event of each session and no other.
     mlm_probability : float
         Each event is hidden with this probability; one more, chosen at random, always is. A session of two
         events or more never has all of them hidden; one of a single event carries no loss.
@@ -35,16 +39,14 @@ class MaskedLanguageModeling(MaskSequence):
         hidden_size: int,
         padding_idx: int = 0,
         reserved: int = 1,
+        eval_on_last_item_seq_only: bool = True,
+        train_on_last_item_seq_only: bool = False,
         mlm_probability: float = 0.15,
         last_item_probability: float = 0.0,
     ) -> None:
-        super().__init__(hidden_size, padding_idx, reserved)
-        if not 0 <= mlm_probability < 1:
-            raise ValueError(f"mlm_probability must be in [0, 1), not {mlm_probability}")
-        if not 0 <= last_item_probability <= 1:
-            raise ValueError(f"last_item_probability must be in [0, 1], not {last_item_probability}")
-        self.mlm_probability = mlm_probability
-        self.last_item_probability = last_item_probability
+        super().__init__(hidden_size, padding_idx, reserved, eval_on_last_item_seq_only, train_on_last_item_seq_only)
+        self.mlm_probability = check_share("mlm_probability", mlm_probability, below_one=True)
+        self.last_item_probability = check_share("last_item_probability", last_item_probability)
         self.masked_item_embedding = nn.Parameter(torch.empty(hidden_size).normal_(std=0.02))
 
     def config(self) -> dict[str, Any]:
@@ -54,23 +56,12 @@ class MaskedLanguageModeling(MaskSequence):
 
     def choose(self, items: Tensor) -> Tensor:
         """Positions [B, L] to hide, drawn from torch's generator."""
-        n = lengths(items)
-        candidates = items >= self.reserved
-        hidden = (torch.rand(items.shape, device=items.device) < self.mlm_probability) & candidates
-        # A random order of the candidates: its first is hidden, its last stays where all would be hidden.
-        order = torch.rand(items.shape, device=items.device)
-        position = torch.arange(items.shape[1], device=items.device)
-        forced = position == order.masked_fill(~candidates, -1).argmax(1, keepdim=True)
-        hidden = (hidden | forced) & candidates
-        spared = position == order.masked_fill(~candidates, 2).argmin(1, keepdim=True)
-        hidden = hidden & ~(spared & (hidden.sum(1) == n)[:, None])
-        if not self.last_item_probability:
-            return hidden
-        last = (position == (n - 1)[:, None]) & candidates & (n >= 2)[:, None]
-        only_last = last.any(1) & (torch.rand(len(items), device=items.device) < self.last_item_probability)
-        return torch.where(only_last[:, None], last, hidden)
+        if self.train_on_last_item_seq_only:
+            return last_event(items, self.reserved)
+        chance = torch.rand(items.shape, device=items.device) < self.mlm_probability
+        return hide(items, self.reserved, chance, self.last_item_probability)
 
-    def train_states(self, values: Tensor, items: Tensor) -> SessionStates:
+    def train_states(self, values: Tensor, items: Tensor, whole: bool = False) -> SessionStates:
         """Hidden positions hold the [MASK] vector and have their item as target."""
         n = lengths(items)
         hidden = self.choose(items)

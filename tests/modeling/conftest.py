@@ -11,17 +11,10 @@ import pytest
 import torch
 
 from common.artefacts import new_folder
+from modeling.backbones.objectives import SUPPORTED
 from modeling.schema import Feature, _merlin
 
-CELLS = [
-    ("gpt2", "clm"),
-    ("xlnet", "mlm"),
-    ("xlnet", "clm"),
-    ("bert", "mlm"),
-    ("roberta", "mlm"),
-    ("electra", "mlm"),
-    ("albert", "mlm"),
-]
+CELLS = [(architecture, masking) for architecture, objectives in SUPPORTED.items() for masking in objectives]
 FEATURES = [
     Feature("item_id", "categorical", 30, 3, True),
     Feature("keys", "categorical", 7, 3),  # the name of a method of ModuleDict

@@ -54,28 +54,44 @@ def test_to_torch_model_projects_where_widths_differ(schema_of: Callable[..., An
     assert model(small_batch()).shape == (2, 15)
 
 
-def test_an_rnn_is_a_block(schema_of: Callable[..., Any], tmp_path: Path) -> None:
-    gru = tr.Block(torch.nn.GRU(16, 16, batch_first=True), [None, 8, 16])
-    _, model = assemble(schema_of(12, 8), gru, masking="causal")
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "RNN"])
+def test_an_rnn_is_a_block(kind: str, schema_of: Callable[..., Any], tmp_path: Path) -> None:
+    module = getattr(torch.nn, kind)
+    _, model = assemble(schema_of(12, 8), tr.Block(module(16, 16, batch_first=True), [None, 8, 16]), masking="causal")
     model(small_batch(), training=True)["loss"].backward()
-    with pytest.raises(UserError, match="Block cannot be saved"):
-        model.save(tmp_path)
+    model.eval().save(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(tr.Model.load(tmp_path)(small_batch()), model(small_batch()))
+    for broken, message in (({}, "batch_first=True"), ({"batch_first": True, "bidirectional": True}, "padding")):
+        with pytest.raises(ValueError, match=message):
+            tr.Block(module(16, 16, **broken), 16)
+    with pytest.raises(ValueError, match="width 8, not 16"):
+        assemble(schema_of(12, 8), tr.Block(module(8, 16, batch_first=True), 16), masking="causal")
 
 
-def test_every_backbone_applies_its_dropout_everywhere() -> None:
-    for name, config in tr.transformer_registry.items():
-        block = tr.TransformerBlock(config.build(16, 2, 2, 8, dropout=0.37))
-        rates = {m.p for m in block.modules() if isinstance(m, torch.nn.Dropout)}
-        assert rates == {0.37}, name
-        widths = {p.shape[0] for n, p in block.named_parameters() if n.endswith("bias")}
-        assert 64 in widths, f"{name} has no inner layer of four times d_model"
+def test_other_modules_are_blocks_that_cannot_be_saved(schema_of: Callable[..., Any], tmp_path: Path) -> None:
+    _, model = assemble(schema_of(12, 8), tr.Block(torch.nn.Sequential(torch.nn.Linear(16, 4)), 4), masking="causal")
+    model(small_batch(), training=True)["loss"].backward()
+    with pytest.raises(ValueError, match="Block of Sequential cannot be saved"):
+        model.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_blocks_are_chained(schema_of: Callable[..., Any]) -> None:
+    inputs = tr.TabularSequenceFeatures.from_schema(schema_of(12, 8), masking="causal")
+    config = tr.GPT2Config.build(16, 2, 1, 8)
+    body = inputs >> tr.MLPBlock([16]) >> tr.TransformerBlock(config)
+    kinds = [tr.TabularSequenceFeatures, tr.MLPBlock, tr.TransformerBlock]
+    assert [type(block) for block in body.blocks] == kinds
+    assert body.blocks[2].causal
+    assert tr.Model(tr.Head(body, tr.NextItemPredictionTask())).eval()(small_batch()).shape == (2, 15)
 
 
 def test_unknown_backbones_and_broken_heads_are_refused(schema_of: Callable[..., Any]) -> None:
     import transformers
 
-    with pytest.raises(ValueError, match="'t5' are not supported"):
-        tr.TransformerBlock(transformers.T5Config())
+    with pytest.raises(ValueError, match="ViTModel takes no inputs_embeds"):
+        tr.TransformerBlock(transformers.ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
     inputs = tr.TabularSequenceFeatures.from_schema(schema_of(12, 8))
     with pytest.raises(ValueError, match="objective"):
         tr.Head(tr.SequentialBlock(inputs), tr.NextItemPredictionTask())

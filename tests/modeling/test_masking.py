@@ -85,10 +85,31 @@ def test_masked_inference_reads_behind_the_last_event() -> None:
     assert states.targets is None
 
 
+def test_masked_training_on_the_last_item_only() -> None:
+    masking = tr.MaskedLanguageModeling(hidden_size=2, reserved=3, train_on_last_item_seq_only=True)
+    states = masking.train_states(torch.randn(4, 4, 2), padded([5, 6, 7, 8], [9, 4], [3], [5, 6, 2]))
+    assert states.targets is not None
+    assert states.targets.tolist() == [[0, 0, 0, 8], [0, 4, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_all_positions_are_kept_where_other_tasks_need_them() -> None:
+    masking = tr.CausalLanguageModeling(hidden_size=2, reserved=3)
+    values, items = torch.randn(2, 4, 2), padded([5, 6, 7, 8], [9, 4])
+    states = masking.train_states(values, items, whole=True)
+    assert states.targets is not None
+    assert torch.equal(states.values, values)
+    assert states.targets.tolist() == [[6, 7, 8, 0], [4, 0, 0, 0]]
+
+
 def test_names() -> None:
     assert tr.masking_registry["causal"] is tr.masking_registry["clm"] is tr.CausalLanguageModeling
     assert tr.masking_registry["masked"] is tr.masking_registry["mlm"] is tr.MaskedLanguageModeling
+    assert tr.masking_registry["permutation"] is tr.masking_registry["plm"] is tr.PermutationLanguageModeling
+    assert tr.masking_registry["replacement"] is tr.masking_registry["rtd"] is tr.ReplacementLanguageModeling
     with pytest.raises(ValueError, match=r"plmx.*clm"):
         masking_from("plmx", 4, 1)
     with pytest.raises(ValueError, match="mlm_probability"):
         masking_from("mlm", 4, 1, mlm_probability=1.0)
+    with pytest.raises(ValueError, match="hidden_size=4"):
+        masking_from(tr.CausalLanguageModeling(4), 8, 1)
+    assert masking_from(tr.CausalLanguageModeling(4), 4, 3).reserved == 3
