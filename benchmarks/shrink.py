@@ -62,7 +62,7 @@ def shrunk(values: dict[str, Any], layers: int | None = None) -> dict[str, Any]:
     for name, value in values.items():
         if name in ("model_type", "transformers_version", "dtype", "architectures", "id2label", "label2id"):
             continue
-        found = _small(name, value, depth)
+        found = None if name == "per_layer_config" else _small(name, value, depth)
         if re.fullmatch(_KV_HEADS, name) and value in (None, *(values.get(heads) for heads in _ALL_HEADS)):
             found = HEADS
         if found is not value:
@@ -106,6 +106,7 @@ def _rope(sections: list[int], share: float = 1.0) -> dict[str, Any]:
 # What the rules do not fit, by model type: these settings come on top.
 OVERRIDES: dict[str, dict[str, Any]] = {
     "blt": {"encoder_hash_byte_group_vocab": 32},
+    "cohere_compass_text": {"layer_types": ["sliding_attention"] * LAYERS},
     "esm": {"vocab_size": 32},
     "gemma3n_text": {"num_kv_shared_layers": 0},
     "deepseek_v2": {"num_experts_per_tok": 2, "n_routed_experts": EXPERTS},

@@ -19,9 +19,10 @@ from common.artefacts import identity, read_manifest
 from common.errors import UserError
 from common.progress import say, step
 from modeling.baselines import Cooccurrence, Popularity
+from modeling.checkpoint import DESCRIPTION
 from modeling.compute import pick_device
 from modeling.data import Sessions, read_sessions
-from modeling.model import DESCRIPTION, Model
+from modeling.model import Model
 from modeling.ranking import strike
 from modeling.ranking_metric import rank_of, summary
 from modeling.schema import Feature, features_of, read_schema

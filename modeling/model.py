@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from common.errors import UserError
+from modeling.checkpoint import load, save
 from modeling.padding import pad_inputs, prefixes
 from modeling.ranking import EXCLUDE, best, restrict, strike
 from modeling.sequence import lengths, most_recent, without_last
-from modeling.serialization import describe, part, restore
+from modeling.serialization import part
 
-WEIGHTS = "model.safetensors"
-DESCRIPTION = "model.json"
 REDUCTIONS = ("mean", "sum")
 
 
@@ -275,57 +270,10 @@ class Model(nn.Module):
         return evaluate(self, dataloader, mode)
 
     def save(self, path: Path | str, extra: dict[str, Any] | None = None) -> None:
-        """Write ``model.json`` and ``model.safetensors`` into a folder.
-
-        Parameters
-        ----------
-        path : Path or str
-            The folder; made when it does not exist.
-        extra : dict, optional
-            More keys for ``model.json``.
-        """
-        path = Path(path)
-        content = {**(extra or {}), "model": describe(self)}
-        path.mkdir(parents=True, exist_ok=True)
-        (path / DESCRIPTION).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        save_file(_tensors(self), path / WEIGHTS)
+        """Write ``model.json`` and ``model.safetensors`` into a folder; see `modeling.checkpoint.save`."""
+        save(self, path, extra)
 
     @classmethod
     def load(cls, path: Path | str) -> Model:
-        """Read what `save` wrote. Nothing in the files is executed.
-
-        Raises
-        ------
-        UserError
-            When the folder holds no model, or its files do not fit each other.
-        """
-        path = Path(path)
-        for name in (DESCRIPTION, WEIGHTS):
-            if not (path / name).is_file():
-                raise UserError(f"{path} holds no model (there is no {name}): run 'nextitem train' first")
-        try:
-            content = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-            model = restore(content["model"])
-            if not isinstance(model, cls):
-                raise TypeError("it describes no model")
-            _put(model, load_file(path / WEIGHTS))
-        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-            raise UserError(f"{path / DESCRIPTION} cannot be loaded: {error}") from error
-        return model.eval()
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The state with each shared tensor once, under the first of its names."""
-    names: dict[int, str] = {}
-    found = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if names.setdefault(id(tensor), name) == name:
-            found[name] = tensor.detach().cpu().contiguous()
-    return found
-
-
-def _put(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Load such a state: a tensor that the model shares is there once."""
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
-    if set(missing) - (set(model.state_dict()) - set(_tensors(model))) or unexpected:
-        raise ValueError(f"the weights do not fit: {', '.join([*missing, *unexpected][:3])} ...")
+        """Read what `save` wrote, in evaluation mode; see `modeling.checkpoint.load`. Nothing is executed."""
+        return load(path, cls)

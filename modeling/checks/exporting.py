@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,6 @@ def _traced(model: Any, path: Path) -> float:
 
 def _line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # What the tracer says ends or begins with a stack.
-    said = [line for line in lines if not line.startswith(("/", "<")) and line != "RuntimeError:"] or [""]
+    # The tracer adds its stack, a line a call: "file.py(7): name".
+    said = [line for line in lines if not re.match(r"\S+\(\d+\): ", line) and line != "RuntimeError:"] or [""]
     return f"{type(error).__name__}: {said[0]}"[:300]
