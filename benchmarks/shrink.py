@@ -106,7 +106,8 @@ def _rope(sections: list[int], share: float = 1.0) -> dict[str, Any]:
 # What the rules do not fit, by model type: these settings come on top.
 OVERRIDES: dict[str, dict[str, Any]] = {
     "blt": {"encoder_hash_byte_group_vocab": 32},
-    "cohere_compass_text": {"layer_types": ["sliding_attention"] * LAYERS},
+    "cohere_compass_text": {"rope_parameters": dict.fromkeys(("full_attention", "sliding_attention"), _rope([]))},
+    "dbrx": {"attn_config": {"rope_theta": 1e4, "kv_n_heads": 2}},
     "esm": {"vocab_size": 32},
     "gemma3n_text": {"num_kv_shared_layers": 0},
     "deepseek_v2": {"num_experts_per_tok": 2, "n_routed_experts": EXPERTS},

@@ -75,7 +75,7 @@ def ranks(
         for chosen, batch in sessions.batches(batch_size, limit):
             batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
             valid = lengths(batch[item.name]) >= 2
-            past, target = without_last(batch, item.name)
+            past, target = without_last(batch, item.name, batch.keys() - sessions.whole)
             valid &= target >= item.reserved
             own = rank_of(strike(scores(past), past[item.name], exclude), target)
             found[chosen] = own.masked_fill(~valid, float("nan")).cpu()

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from common.settings import Settings
-from modeling.backbones.objectives import SUPPORTED
+from modeling.backbones.objectives import SUPPORTED, check_pair
 
 
 class ModelSettings(Settings):
@@ -49,16 +49,19 @@ class ModelSettings(Settings):
     threads: int | None = Field(None, ge=1, description="CPU threads; by default half of the cores")
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> ModelSettings:
+    def _fit_together(self) -> ModelSettings:
         if self.d_model % self.n_head:
             raise ValueError(f"n_head ({self.n_head}) must divide d_model ({self.d_model})")
+        if self.label_smoothing and self.loss != "cross-entropy":
+            raise ValueError(f"label_smoothing is for the loss 'cross-entropy', not {self.loss!r}")
+        check_pair(self.architecture, self.objective)
         return self
 
     @field_validator("architecture")
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in SUPPORTED:
-            raise ValueError(f"there is no {name!r}: choose one of {', '.join(SUPPORTED)}")
+            raise ValueError(f"must be one of {', '.join(SUPPORTED)}")
         return name
 
     @property

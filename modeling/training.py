@@ -47,8 +47,15 @@ def build_model(features: list[Feature], max_sequence_length: int, settings: Mod
     Raises
     ------
     UserError
-        When the architecture does not support the objective.
+        When the settings do not fit the architecture.
     """
+    try:
+        return _built(features, max_sequence_length, settings)
+    except ValueError as error:
+        raise UserError(f"model settings: {error}") from error
+
+
+def _built(features: list[Feature], max_sequence_length: int, settings: ModelSettings) -> Model:
     from modeling.backbones.registry import transformer_registry
     from modeling.blocks.mlp import MLPBlock
     from modeling.inputs.features import TabularSequenceFeatures
@@ -86,10 +93,8 @@ def build_model(features: list[Feature], max_sequence_length: int, settings: Mod
             linear.weight.normal_(std=0.02)
             linear.weight[:, inputs.item_slice()] = torch.eye(width)
             linear.bias.zero_()
-    try:
-        return config.to_torch_model(inputs, task)
-    except ValueError as error:
-        raise UserError(f"model settings: {error}") from error
+    model: Model = config.to_torch_model(inputs, task)
+    return model
 
 
 def _masking_arguments(settings: ModelSettings) -> dict[str, Any] | None:

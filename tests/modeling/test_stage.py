@@ -174,9 +174,17 @@ def test_settings_are_checked() -> None:
         validate({"droput": 0.1}, tr.ModelSettings, "x.yaml")
     with pytest.raises(UserError, match="must divide"):
         validate({"d_model": 30, "n_head": 4}, tr.ModelSettings, "x.yaml")
-    features = [Feature("item_id", "categorical", 9, 3, True)]
-    with pytest.raises(UserError, match="gpt2 does not support masking 'mlm'"):
-        tr.build_model(features, 8, tr.ModelSettings(masking="mlm"))
+    for wrong, message in (
+        ({"masking": "mlm"}, "gpt2 does not support masking 'mlm'"),
+        ({"architecture": "gpt3"}, "must be one of gpt2, "),
+        ({"loss": "gbce", "label_smoothing": 0.1}, "label_smoothing is for the loss 'cross-entropy'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            validate(wrong, tr.ModelSettings, "x.yaml")
+    # What only the backbone knows is told when the model is built.
+    odd = tr.ModelSettings(architecture="roformer", d_model=30, n_head=10)
+    with pytest.raises(UserError, match=r"model settings: .*even"):
+        tr.build_model([Feature("item_id", "categorical", 9, 3, True)], 8, odd)
 
 
 ITEM = Feature("item_id", "categorical", 7, 3, True)

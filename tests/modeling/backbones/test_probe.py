@@ -93,7 +93,7 @@ def test_useless_networks_are_refused_with_the_reason(function: Callable[[Tensor
 
 
 def test_what_takes_ids_only_is_refused() -> None:
-    with pytest.raises(ValueError, match="does not say how wide|takes no inputs_embeds"):
+    with pytest.raises(ValueError, match="does not say how wide"):
         probe(nn.Linear(WIDTH, WIDTH))
 
 
@@ -101,8 +101,8 @@ def test_double_computes_in_double_precision_whatever_is_asked() -> None:
     values = torch.randn(4, 5, dtype=torch.float64)
     with double():
         for found in (
-            values.float(), values.to(torch.float32), values.softmax(-1, dtype=torch.float32), values.type(torch.float32),
-            torch.arange(3, dtype=torch.float32), torch.zeros(2), values.to(dtype=torch.bfloat16),
+            values.float(), values.to(torch.float32), values.softmax(-1, dtype=torch.float32),
+            values.type(torch.float32), torch.arange(3, dtype=torch.float32), torch.zeros(2), values.to(dtype=torch.bfloat16),
         ):  # fmt: skip
             assert found.dtype == torch.float64
         assert torch.arange(3).dtype == torch.int64
