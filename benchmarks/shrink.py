@@ -62,7 +62,7 @@ def shrunk(values: dict[str, Any], layers: int | None = None) -> dict[str, Any]:
     for name, value in values.items():
         if name in ("model_type", "transformers_version", "dtype", "architectures", "id2label", "label2id"):
             continue
-        found = None if name == "per_layer_config" else _small(name, value, depth)
+        found = _small(name, value, depth)
         if re.fullmatch(_KV_HEADS, name) and value in (None, *(values.get(heads) for heads in _ALL_HEADS)):
             found = HEADS
         if found is not value:
@@ -72,6 +72,8 @@ def shrunk(values: dict[str, Any], layers: int | None = None) -> dict[str, Any]:
 
 def _small(name: str, value: Any, depth: int) -> Any:
     if isinstance(value, dict):
+        if name == "per_layer_config":  # settings of single layers: of the last one here
+            return {LAYERS - 1: {**value[min(value)], **shrunk(value[min(value)])}} if value else value
         if "mrope_section" in value:
             return {**value, "mrope_section": [HEAD_DIM // 2 - 2, 1, 1]}
         return {**value, **shrunk(value)} if name.endswith(("config", "encoder", "decoder")) else value
@@ -112,10 +114,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "gemma3n_text": {"num_kv_shared_layers": 0},
     "deepseek_v2": {"num_experts_per_tok": 2, "n_routed_experts": EXPERTS},
     "dots1": {"num_experts_per_tok": 2, "n_routed_experts": EXPERTS, "n_shared_experts": 1},
-    "gemma4_text": {
-        "hidden_size_per_layer_input": 0,
-        "per_layer_config": None,
-    },  # else it needs ids to look up vectors a layer
+    "gemma4_text": {"hidden_size_per_layer_input": 0},  # else it needs ids to look up vectors a layer
     "glm4v_text": {"rope_parameters": _rope([2, 1, 1])},
     "glm4v_moe_text": {"rope_parameters": _rope([1, 1, 0], 0.5)},
     "glm_image_text": {"rope_parameters": _rope([2, 1, 1])},
@@ -123,7 +122,9 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "hunyuan_vl_text": {"rope_parameters": _rope([2, 1, 1])},
     "glm5_next_text": {"qk_rope_head_dim": 0},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
-    "mamba2": {"num_heads": 8, "head_dim": 8, "expand": 2},
+    "qwen2_5_vl_text": {"rope_parameters": _rope([2, 1, 1])},
+    "qwen2_vl_text": {"rope_parameters": _rope([2, 1, 1])},
+    "xmod": {"vocab_size": 32, "default_language": "en_XX", "languages": ["en_XX"]},
     "zaya": {"num_experts_per_tok": 1},
     "nemotron3_5_transcribe_word_timestamp": {"blank_token_id": 1},
 }

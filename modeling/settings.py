@@ -32,6 +32,12 @@ class ModelSettings(Settings):
     last_item_probability: float = Field(
         0.5, ge=0, le=1, description="share of the sessions of which masked training hides the last event alone"
     )
+    discriminator_loss_weight: float = Field(
+        1.0, ge=0, description="of replaced token detection, beside the generator's loss"
+    )
+    sample_from_batch: bool = Field(
+        True, description="whether replaced token detection draws items of the batch, or of the whole catalogue"
+    )
     learning_rate: float = Field(0.002, gt=0, description="the highest, after the warm-up")
     weight_decay: float = Field(0.01, ge=0, description="of matrices; not of biases and norms")
     batch_size: int = Field(128, ge=1, description="sessions a step")

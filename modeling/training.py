@@ -101,8 +101,12 @@ def _masking_arguments(settings: ModelSettings) -> dict[str, Any] | None:
     """What the settings say to the objective."""
     if settings.objective == "clm":
         return None
-    own = {"last_item_probability": settings.last_item_probability}
-    return own if settings.objective == "plm" else {**own, "mlm_probability": settings.mlm_probability}
+    names = ["last_item_probability"]
+    if settings.objective != "plm":
+        names.append("mlm_probability")
+    if settings.objective == "rtd":
+        names += ["discriminator_loss_weight", "sample_from_batch"]
+    return {name: getattr(settings, name) for name in names}
 
 
 def train(features: Path | str, output: Path | str, settings: ModelSettings | None = None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -183,7 +183,7 @@ class TransformerBlock(Building):
         causal: bool,
         architecture: str | None = None,
         probe: dict[str, Any] | None = None,
-        words: bool = True,
+        without: Sequence[str] = (),
     ) -> TransformerBlock:
         """The block that `config` described, with new weights.
 
@@ -193,7 +193,7 @@ class TransformerBlock(Building):
             When it names a class that is neither this library's nor that of the transformers library.
         """
         if probe is not None and architecture is not None:
-            return cls(module_from(model_type, settings, architecture, words), _probe=Probe(**probe))
+            return cls(module_from(model_type, settings, architecture, without), _probe=Probe(**probe))
         if model_type not in SUPPORTED:
             raise ValueError(f"backbones of type {model_type!r} are not supported")
         registered = next(c for c in transformer_registry.values() if c.model_type == model_type)  # type: ignore[attr-defined]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -13,7 +16,10 @@ _NEEDLESS = ("transformers_version", "model_type", "id2label", "label2id", "_nam
 
 
 def module_from(
-    config: Any, settings: dict[str, Any] | None = None, architecture: str | None = None, words: bool = True
+    config: Any,
+    settings: dict[str, Any] | None = None,
+    architecture: str | None = None,
+    without: Sequence[str] = (),
 ) -> nn.Module:
     """A network with new weights.
 
@@ -25,8 +31,8 @@ def module_from(
         See `written`.
     architecture : str, optional
         The class; by default what ``AutoModel`` takes for the configuration.
-    words : bool
-        Whether it keeps its own table of words, which nothing reads here.
+    without : sequence of {"words", "pooler"}
+        Parts that it does not have: its own table of words, and what sums a session up.
 
     Raises
     ------
@@ -38,16 +44,17 @@ def module_from(
     if isinstance(config, str):
         config = transformers.AutoConfig.for_model(config, **_decoded(settings or {}))
     if architecture is None:
-        return _finished(transformers.AutoModel.from_config(config), words)
+        return _finished(transformers.AutoModel.from_config(config), without)
     cls = getattr(transformers, architecture, None)
     if not (isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)):
         raise ValueError(f"{architecture!r} is no network of the transformers library")
     make: Any = cls
-    return _finished(make._from_config(config), words)
+    options = {"add_pooling_layer": False} if "pooler" in without else {}
+    return _finished(make._from_config(config, **options), without)
 
 
-def _finished(module: Any, words: bool) -> nn.Module:
-    if not words:
+def _finished(module: Any, without: Sequence[str]) -> nn.Module:
+    if "words" in without:
         module.set_input_embeddings(nn.Identity())
     # A configuration may ask for weights in half precision; training is in the precision of the rest.
     network: nn.Module = module.float()
@@ -66,11 +73,16 @@ def text_encoder(transformer: Any) -> nn.Module:
     return network
 
 
-def _has_words(transformer: Any) -> bool:
-    try:
-        return not isinstance(transformer.get_input_embeddings(), nn.Identity)
-    except (AttributeError, NotImplementedError):
-        return True
+def _lacks(transformer: Any) -> list[str]:
+    """What of the whole network was left out; see `module_from`."""
+    lacking = []
+    with contextlib.suppress(AttributeError, NotImplementedError):
+        if isinstance(transformer.get_input_embeddings(), nn.Identity):
+            lacking.append("words")
+    optional = "add_pooling_layer" in inspect.signature(type(transformer).__init__).parameters
+    if optional and getattr(transformer, "pooler", None) is None:
+        lacking.append("pooler")
+    return lacking
 
 
 def written(transformer: Any, config: Any, probed: bool) -> dict[str, Any]:
@@ -99,7 +111,7 @@ def written(transformer: Any, config: Any, probed: bool) -> dict[str, Any]:
         "model_type": config.model_type,
         "settings": settings,
         "architecture": name,
-        "words": _has_words(transformer),
+        "without": _lacks(transformer),
     }
 
 

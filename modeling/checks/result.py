@@ -34,8 +34,8 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data; null for what was not measured."""
-        deviation = self.deviation if math.isfinite(self.deviation) else None
-        return {"passed": self.passed, "deviation": deviation, "limit": self.limit, "detail": self.detail}
+        deviation, limit = (value if math.isfinite(value) else None for value in (self.deviation, self.limit))
+        return {"passed": self.passed, "deviation": deviation, "limit": limit, "detail": self.detail}
 
 
 class Failed(Exception):

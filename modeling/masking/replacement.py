@@ -41,7 +41,8 @@ class ReplacementLanguageModeling(MaskedLanguageModeling):
         Generator and discriminator share all weights; otherwise the discriminator has blocks of its own behind the
         same embeddings.
     generator_loss_weight, discriminator_loss_weight : float
-        The loss is the weighted sum of both.
+        The loss is the weighted sum of both. ELECTRA weighs the discriminator 50 and then throws the generator away;
+        here the generator answers, and with that weight it hardly learns.
     """
 
     name = "rtd"
@@ -59,7 +60,7 @@ class ReplacementLanguageModeling(MaskedLanguageModeling):
         use_batch_interaction: bool = False,
         tied_generator: bool = True,
         generator_loss_weight: float = 1.0,
-        discriminator_loss_weight: float = 50.0,
+        discriminator_loss_weight: float = 1.0,
     ) -> None:
         super().__init__(
             hidden_size,

@@ -41,11 +41,15 @@ def test_curl(server):
 
 
 def test_the_library(shop, monkeypatch):
-    (code,) = (block for block in blocks("python") if "import modeling as tr" in block)
+    build, use = (block for block in blocks("python") if "tr." in block)
     monkeypatch.chdir(shop)
     names: dict = {}
-    exec(compile(code, "README", "exec"), names)
-    assert sum(p.numel() for p in names["model"].parameters()) > 10_000
+    exec(compile(build, "README", "exec"), names)
+    exec(compile(use, "README", "exec"), names)
+    assert names["items"].shape == (4, 5)
+    assert (names["items"] >= 3).all()
+    assert {path.name for path in shop.glob("my_model/*")} == {"model.json", "model.safetensors"}
+    assert (shop / "model.pt").is_file()
 
 
 def test_every_command_that_is_named_exists():

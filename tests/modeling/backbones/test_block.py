@@ -155,6 +155,17 @@ def test_a_block_is_told_its_objective_later(objective: str, causal: bool) -> No
     assert (float(change) == 0) == causal
 
 
+@pytest.mark.parametrize("name", ["gpt2", "xlnet", "funnel", "bert"])
+def test_networks_of_the_registry_may_be_given_and_saved(name: str) -> None:
+    network = tr.transformer_registry[name].build(WIDTH, 2, 2, 8, dropout=0.0).to_huggingface_torch_model()
+    block = TransformerBlock(network)
+    again = restore(json.loads(json.dumps(describe(block))))
+    again.load_state_dict(block.state_dict())
+    values = torch.randn(2, 5, WIDTH)
+    assert again.causal == block.causal == (name == "gpt2")
+    torch.testing.assert_close(block.eval()(values), again.eval()(values))
+
+
 class Scaled(TransformerPrepare):
     def forward(self, inputs_embeds: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         assert isinstance(self.transformer, nn.Module)

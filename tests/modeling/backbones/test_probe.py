@@ -102,7 +102,8 @@ def test_double_computes_in_double_precision_whatever_is_asked() -> None:
     with double():
         for found in (
             values.float(), values.to(torch.float32), values.softmax(-1, dtype=torch.float32),
-            values.type(torch.float32), torch.arange(3, dtype=torch.float32), torch.zeros(2), values.to(dtype=torch.bfloat16),
+            values.type(torch.float32), torch.arange(3, dtype=torch.float32), torch.zeros(2),
+            values.to(dtype=torch.bfloat16),
         ):  # fmt: skip
             assert found.dtype == torch.float64
         assert torch.arange(3).dtype == torch.int64
