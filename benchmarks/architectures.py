@@ -1,6 +1,7 @@
 """Seven checks of every architecture under every objective, and of every text backbone of transformers.
 
-    python -m benchmarks.architectures [--json] [--cells] [--backbones] [--only NAME ...] [--jobs N]
+    python -m benchmarks.architectures [--json] [--cells] [--backbones] [--only NAME ...] [--jobs N] [--onnx]
+                                       [--markdown FILE]
 
 Cells: each registered architecture x {clm, mlm, plm, rtd}. A supported one must pass `modeling.checks`; an unsupported
 one must be refused by a message that names both. Backbones: a tiny network of each text backbone of the installed
@@ -14,22 +15,27 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small matrices, and children that are forked
 
 import torch
 
-from benchmarks.isolated import each
-from benchmarks.reference import REFERENCE, SOURCE
-from benchmarks.shrink import backbones, tiny_config
+from benchmarks.sweep.isolated import each
+from benchmarks.sweep.page import page
+from benchmarks.sweep.reference import REFERENCE, SOURCE
+from benchmarks.sweep.shrink import backbones, tiny_config
 from common.display import show_json, show_line, show_table
+from common.errors import UserError
 from common.progress import say, step
+from modeling.backbones.objectives import OBJECTIVES, SUPPORTED
 from modeling.checks import CHECKS, cell_maker, run_checks
+from modeling.checks.sessions import FEATURES, LIMIT
 
-MASKINGS = ("clm", "mlm", "plm", "rtd")
 SECONDS = 240.0
 _WIDTH = 32
 
@@ -39,13 +45,18 @@ def _quiet() -> None:
     logging.disable(logging.WARNING)
 
 
-def check_cell(name: str) -> dict[str, Any]:
-    """One architecture under one objective, given as ``architecture/masking``."""
-    from modeling.backbones.registry import SUPPORTED, transformer_registry
+def _maker(name: str) -> Any:
+    from modeling.backbones.registry import transformer_registry
 
     architecture, masking = name.split("/")
-    config = next(c for c in transformer_registry.values() if c.model_type == architecture)  # type: ignore[attr-defined]
-    make = cell_maker(lambda limit: config.build(_WIDTH, 2, 2, limit, dropout=0.0), masking, _WIDTH)
+    build = transformer_registry[architecture].build
+    return cell_maker(lambda limit: build(_WIDTH, 2, 2, limit, dropout=0.0), masking, _WIDTH)
+
+
+def check_cell(name: str) -> dict[str, Any]:
+    """One architecture under one objective, given as ``architecture/masking``."""
+    architecture, masking = name.split("/")
+    make = _maker(name)
     supported = masking in SUPPORTED[architecture]
     cell: dict[str, Any] = {"architecture": architecture, "masking": masking, "supported": supported}
     if supported:
@@ -72,7 +83,6 @@ def _refusal(make: Any) -> str:
 def check_backbone(model_type: str) -> dict[str, Any]:
     """A tiny network of a model type, under the first objective that it can serve."""
     from modeling.backbones.block import TransformerBlock
-    from modeling.backbones.registry import SUPPORTED
 
     block = TransformerBlock(tiny_config(model_type))
     masking = (block.probe.objectives if block.probe is not None else SUPPORTED[block.model_type])[0]
@@ -88,14 +98,27 @@ def check_backbone(model_type: str) -> dict[str, Any]:
     }
 
 
-def cells(only: list[str], jobs: int) -> list[dict[str, Any]]:
-    """All cells; those of some architectures with `only`."""
-    from modeling.backbones.registry import SUPPORTED
+def check_cell_and_onnx(name: str) -> dict[str, Any]:
+    """The same, and whether ONNX Runtime answers alike, which is told and not required."""
+    from modeling.export.onnx import export_onnx
 
-    names = [f"{a}/{m}" for a in SUPPORTED for m in MASKINGS if not only or a in only or f"{a}/{m}" in only]
+    cell = check_cell(name)
+    if cell["supported"]:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                export_onnx(_maker(name)(FEATURES, LIMIT), Path(folder) / "model.onnx")
+            cell["details"]["onnx"] = {"passed": True, "detail": ""}
+        except UserError as error:
+            cell["details"]["onnx"] = {"passed": False, "detail": str(error)}
+    return cell
+
+
+def cells(only: list[str], jobs: int, onnx: bool = False) -> list[dict[str, Any]]:
+    """All cells; those of some architectures with `only`."""
+    names = [f"{a}/{m}" for a in SUPPORTED for m in OBJECTIVES if not only or a in only or f"{a}/{m}" in only]
     found = {}
     with step("Cells", len(names)) as bar:
-        for name, result, error in each(check_cell, names, jobs, SECONDS):
+        for name, result, error in each(check_cell_and_onnx if onnx else check_cell, names, jobs, SECONDS):
             architecture, masking = name.split("/")
             found[name] = result or {
                 "architecture": architecture,
@@ -131,15 +154,19 @@ def _ok(cell: dict[str, Any]) -> bool:
 def show_cells(found: list[dict[str, Any]]) -> None:
     """Ours beside what is known of the reference."""
     rows = []
+    onnx = ["ONNX"] if any("onnx" in cell["details"] for cell in found) else []
     for cell in found:
         if cell["supported"]:
             ours = [("yes" if cell["checks"][name] else "NO") for name in CHECKS]
+            ours += [("yes" if cell["details"].get("onnx", {}).get("passed") else "no") for _ in onnx]
         else:
-            ours = ["refused" if _ok(cell) else "NOT REFUSED", *[""] * (len(CHECKS) - 1)]
+            ours = ["refused" if _ok(cell) else "NOT REFUSED", *[""] * (len(CHECKS) - 1 + len(onnx))]
         known = REFERENCE.get((cell["architecture"], cell["masking"]), "")
         rows.append([cell["architecture"], cell["masking"], *ours, known])
     short = ("no leak", "padding", "mates", "eval=serve", "recent", "learns", "exports")
-    show_table("Architecture x masking", ("", "masking", *short, "Transformers4Rec: leak / pad / eval-serve"), rows)
+    show_table(
+        "Architecture x masking", ("", "masking", *short, *onnx, "Transformers4Rec: leak / pad / eval-serve"), rows
+    )
     for cell in found:
         for name, detail in cell["details"].items():
             if not detail["passed"]:
@@ -165,17 +192,21 @@ def main() -> None:
     parser.add_argument("--backbones", action="store_true", help="the text backbones of transformers")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="model types (or architecture/masking)")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument("--onnx", action="store_true", help="say of each cell whether it can be written as ONNX")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the results as a page")
     options = parser.parse_args()
     _quiet()
     torch.set_num_threads(1)
     both = options.cells == options.backbones
     result: dict[str, Any] = {"backbones_passed": 0, "backbones": [], "cells": [], "cells_failed": 0}
     if options.cells or both:
-        result["cells"] = cells(options.only, options.jobs)
+        result["cells"] = cells(options.only, options.jobs, options.onnx)
         result["cells_failed"] = sum(not _ok(cell) for cell in result["cells"])
     if options.backbones or both:
         result["backbones"] = sweep(options.only, options.jobs)
         result["backbones_passed"] = sum(one["passed"] for one in result["backbones"])
+    if options.markdown:
+        options.markdown.write_text(page(result), encoding="utf-8")
     if options.json:
         show_json(result)
     else:

@@ -178,7 +178,7 @@ class Model(nn.Module):
             raise ValueError(f"exclude must be one of {', '.join(EXCLUDE)}, not {exclude!r}")
         columns, wanted = self._select(inputs, targets)
         if training:
-            return self._train(self._recent(columns, self.max_sequence_length), wanted)
+            return self._train(self._recent(columns), wanted)
         if testing:
             return self._test(columns, wanted)
         k = top_k or self.top_k
@@ -207,11 +207,12 @@ class Model(nn.Module):
         wanted = {**{n: inputs[n] for n in names if n in inputs}, **(targets or {})}
         return {name: inputs[name] for name in self.feature_names}, wanted
 
-    def _recent(self, columns: dict[str, Tensor], limit: int) -> dict[str, Tensor]:
+    def _recent(self, columns: dict[str, Tensor], less: int = 0) -> dict[str, Tensor]:
+        """The most recent events, as many as training sees or so many `less`."""
         item = getattr(self.inputs, "item", None)
         if item is None or item.name not in columns:
             return columns
-        return most_recent(columns, item.name, limit, self._events)
+        return most_recent(columns, item.name, self.max_sequence_length - less, self._events)
 
     @property
     def _events(self) -> set[str]:
@@ -228,12 +229,8 @@ class Model(nn.Module):
 
     def _predict(self, columns: dict[str, Tensor], names: Sequence[str] | None = None) -> dict[str, Any]:
         # Training predicts from at most this many events; see TabularSequenceFeatures.
-        recent = self._recent(columns, self.max_sequence_length - 1) if self._sequential else columns
+        recent = self._recent(columns, less=1)
         return {name: value for head in self._heads for name, value in head.predict(recent, names).items()}
-
-    @property
-    def _sequential(self) -> bool:
-        return getattr(self.inputs, "max_sequence_length", None) is not None or self._limit is not None
 
     def _test(self, columns: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Any]:
         next_item = [name for name, held_out in self._tasks() if held_out]

@@ -255,3 +255,39 @@ def test_contradictions_are_refused() -> None:
         tr.Head(tr.SequentialBlock(tr.MLPBlock([4])), task)
     with pytest.raises(ValueError, match="needs a head"):
         tr.Model()
+
+
+def test_towers_side_by_side(tmp_path: Path) -> None:
+    """Two towers over features of the visitor and of the shop, joined by a block: no sequence at all."""
+    torch.manual_seed(0)
+    visitor = [
+        tr.Feature("country", "categorical", 9, 3, sequence=False),
+        tr.Feature("age", "continuous", sequence=False),
+    ]
+    shop = [tr.Feature("floor", "categorical", 5, 3, sequence=False)]
+    towers = [
+        tr.TabularFeatures(features, aggregation="concat") >> tr.MLPBlock([width]) >> tr.AsTabular(name)
+        for name, features, width in (("visitor", visitor, 8), ("shop", shop, 4))
+    ]
+    body = tr.MergeTabular(*towers, aggregation="concat") >> tr.MLPBlock([6])
+    model = tr.Model(tr.Head(body, [tr.BinaryClassificationTask("bought"), tr.RegressionTask("spent")])).eval()
+    assert body.blocks[1].layers[0].in_features == 12
+    batch = {
+        "country": torch.tensor([3, 4, 8, 5]),
+        "age": torch.tensor([0.1, -1.0, 0.4, 2.0]),
+        "floor": torch.tensor([3, 4, 4, 3]),
+        "bought": torch.tensor([1.0, 0, 0, 1]),
+        "spent": torch.tensor([5.0, 0, 0, 2]),
+    }
+    with torch.no_grad():
+        before = model(batch)
+    assert {name: value.shape for name, value in before.items()} == dict.fromkeys(names(model), (4,))
+    losses = model.fit([batch], num_epochs=60, learning_rate=0.02, verbose=False)
+    assert losses[-1] < losses[0] / 4
+    found = model.evaluate([batch])
+    assert found["eval_/bought/binary_classification_task/accuracy"] == 1
+    model.save(tmp_path)
+    with torch.no_grad():
+        for name, value in tr.Model.load(tmp_path)(batch).items():
+            torch.testing.assert_close(value, model(batch)[name])
+            assert not torch.equal(value, before[name])

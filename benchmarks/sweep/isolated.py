@@ -20,7 +20,7 @@ def _work(function: Callable[[str], Any], name: str, memory: int, answer: Any) -
         answer.send((function(name), None))
     except BaseException as error:  # everything that happens to it is its result
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        answer.send((None, f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]))
+        answer.send((None, f"{type(error).__name__}: {' '.join(lines[:2])}"[:300]))
 
 
 def each(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 SOURCE = (
     "Transformers4Rec 23.12 with transformers 4.30.2, untrained, mean score 0.22: change of the scores with the target "
-    "item / without 3 padding columns (evaluation) / between evaluation and serving. Measured by the behavioural probe "
-    "of spec/t4r.md; '-' was not measured."
+    "item / without 3 padding columns (evaluation) / between evaluation and serving. No entry: not "
+    "measured, or not registered there."
 )
 
 # (architecture, masking): leak / padding / evaluation against inference.

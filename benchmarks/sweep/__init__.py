@@ -1,0 +1,1 @@
+"""What `benchmarks.architectures` is made of."""
