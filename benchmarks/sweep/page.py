@@ -22,8 +22,8 @@ _TITLES = {
 }
 _INTRO = """# Architectures
 
-Made by `python -m benchmarks.architectures --markdown docs/architectures.md` with transformers {transformers} and torch
-{torch}; `modeling/checks/` says exactly what is checked.
+Made by `python -m benchmarks.architectures --onnx --jobs 2 --markdown docs/architectures.md` with transformers
+{transformers} and torch {torch}; `modeling/checks/` says exactly what is checked.
 
 - **no leak**: exchanging the event to predict, and what follows it, moves no score, in evaluation and in training;
   exchanging the event before it does;
@@ -32,12 +32,17 @@ Made by `python -m benchmarks.architectures --markdown docs/architectures.md` wi
 - **recent**: of a session that is too long the end counts;
 - **learns**: recall@1 of 0.95 or more on walks whose next item follows from the last two, and from no fewer (the figure
   is what it reached);
-- **exports**: TorchScript equals eager at other batch sizes and lengths, saved and loaded equals saved. Beside it: whether
-  ONNX Runtime answers alike, in single precision.
+- **exports**: TorchScript equals eager at other batch sizes and lengths, saved and loaded equals saved. Beside it:
+  whether ONNX Runtime answers alike, in single precision.
 
 Computed in double precision with weights loud enough to betray every path: two orders of addition differ by some 1e-13,
 the limit is 1e-9 of the scores' spread, and a leak is 1e-3 and more.
 """
+
+_REFUSED = (
+    "Every other pair is refused by a message that names both and the reason: clm wants a backbone that cannot look ahead, "
+    "mlm and rtd one that can, plm a second stream that does not see the item to predict."
+)
 
 
 def _row(*cells: str) -> str:
@@ -74,7 +79,7 @@ def _cells(cells: list[dict[str, Any]]) -> list[str]:
     failed = [cell for cell in cells if not all(cell["checks"].values())]
     supported = sum(cell["supported"] for cell in cells)
     lines += ["", f"{supported} supported cells, {len(failed)} failed. The last column shows the reference's faults:"]
-    lines += [SOURCE, "", "Every other pair is refused by name, with the reason:", ""]
+    lines += [SOURCE, "", _REFUSED, ""]
     lines += [f"- {name}: {', '.join(maskings)}" for name, maskings in refused.items()]
     return lines
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modeling.checks.result import Failed
 from modeling.schema import Feature
+from modeling.synthetic import random_columns
 
 Batch = dict[str, Tensor]
 
@@ -43,17 +44,9 @@ def batch_of(features: Sequence[Feature], lengths: Sequence[int], width: int | N
     dict of Tensor [B, width]
         int64 codes and float32 numbers, right-padded with 0.
     """
-    generator = torch.Generator().manual_seed(seed)
-    shape = (len(lengths), width or max(lengths))
-    padding = torch.arange(shape[1]) >= torch.tensor(lengths)[:, None]
-    columns = {}
-    for feature in features:
-        if feature.kind == "continuous":
-            column = torch.randn(shape, generator=generator, dtype=torch.float32)
-        else:
-            column = torch.randint(feature.reserved, feature.cardinality, shape, generator=generator)
-        columns[feature.name] = column.masked_fill(padding, 0)
-    return columns
+    columns = random_columns(features, lengths, seed)
+    more = (width or max(lengths)) - max(lengths)
+    return {name: torch.nn.functional.pad(column, [0, more]) for name, column in columns.items()}
 
 
 def altered(features: Sequence[Feature], batch: Batch, row: int, first: int, last: int | None = None) -> Batch:
