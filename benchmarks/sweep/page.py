@@ -40,8 +40,8 @@ the limit is 1e-9 of the scores' spread, and a leak is 1e-3 and more.
 """
 
 _REFUSED = (
-    "Every other pair is refused by a message that names both and the reason: clm wants a backbone that cannot look ahead, "
-    "mlm and rtd one that can, plm a second stream that does not see the item to predict."
+    "Every other pair is refused by a message that names both and the reason: clm wants a backbone that cannot look "
+    "ahead, mlm and rtd one that can, plm a second stream that does not see the item to predict."
 )
 
 
