@@ -194,8 +194,7 @@ class Model(nn.Module):
         return [(task.task_name, task.held_out) for head in self._heads for task in head.tasks]
 
     def _select(self, inputs: Mapping[str, Tensor], targets: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        if any(name.endswith("__values") for name in inputs):
-            inputs = pad_inputs(inputs)
+        inputs = pad_inputs(inputs)
         missing = [name for name in self.feature_names if name not in inputs]
         if missing:
             raise ValueError(f"the batch lacks the feature {missing[0]!r}; it has {', '.join(map(repr, inputs))}")
@@ -209,10 +208,10 @@ class Model(nn.Module):
 
     def _recent(self, columns: dict[str, Tensor], less: int = 0) -> dict[str, Tensor]:
         """The most recent events, as many as training sees or so many `less`."""
-        item = getattr(self.inputs, "item", None)
-        if item is None or item.name not in columns:
+        name = getattr(self.inputs, "length_name", None)
+        if name is None:
             return columns
-        return most_recent(columns, item.name, self.max_sequence_length - less, self._events)
+        return most_recent(columns, name, self.max_sequence_length - less, self._events)
 
     @property
     def _events(self) -> set[str]:

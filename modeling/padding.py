@@ -12,6 +12,12 @@ from modeling.sequence import lengths, of_events
 VALUES, OFFSETS = "__values", "__offsets"
 
 
+def to_width(column: Tensor, width: int) -> Tensor:
+    """A column [B, L, ...] with zeros behind it, cut to [B, width, ...]; written so that a trace is right at any L."""
+    zeros = column.new_zeros(column.shape[0], width, *column.shape[2:])
+    return torch.cat([column, zeros], dim=1)[:, :width]
+
+
 def pad_ragged(values: Tensor, offsets: Tensor) -> Tensor:
     """A ragged column as right-padded rows.
 

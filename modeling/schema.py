@@ -7,7 +7,6 @@ seconds); `read_schema` and `features_of` are the only places that need it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -215,8 +214,3 @@ def max_length_of(schema: Schema) -> int:
     items = _tagged(schema, _merlin().Tags.ITEM_ID)
     names = sorted(items) or [column.name for column in schema if column.is_list]
     return max((int((schema[name].properties.get("value_count") or {}).get("max") or 0) for name in names), default=0)
-
-
-def item_feature(features: Sequence[Feature]) -> Feature:
-    """The one feature that is the item id."""
-    return next(feature for feature in features if feature.item)

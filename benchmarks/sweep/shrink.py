@@ -165,9 +165,8 @@ def tiny_config(model_type: str) -> Any:
     """The configuration of a tiny network of a type; registered ones make their own."""
     from modeling.backbones.registry import transformer_registry
 
-    for registered in transformer_registry.values():
-        if registered.model_type == model_type:  # type: ignore[attr-defined]
-            return registered.build(WIDTH, HEADS, LAYERS, 10, dropout=0.0)
+    if model_type in transformer_registry:
+        return transformer_registry[model_type].build(WIDTH, HEADS, LAYERS, 10, dropout=0.0)
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     cls = CONFIG_MAPPING[model_type]

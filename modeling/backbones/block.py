@@ -196,8 +196,7 @@ class TransformerBlock(Building):
             return cls(module_from(model_type, settings, architecture, without), _probe=Probe(**probe))
         if model_type not in SUPPORTED:
             raise ValueError(f"backbones of type {model_type!r} are not supported")
-        registered = next(c for c in transformer_registry.values() if c.model_type == model_type)  # type: ignore[attr-defined]
-        return cls(registered(**settings), _causal=causal)
+        return cls(transformer_registry[model_type](**settings), _causal=causal)
 
     def build(self, input_dim: int) -> TransformerBlock:
         """Check that the vectors fit."""

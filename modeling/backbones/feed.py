@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from modeling.padding import to_width
+
 
 def plain(transformer: Any, values: Tensor, attend: Tensor, causal: bool, visible: Tensor | None) -> dict[str, Any]:
     """Arguments for a network that `registry.backbone` made: it honours a mask of padding, and needs no more."""
@@ -130,6 +132,4 @@ def computable(transformer: nn.Module, values: Tensor) -> Iterator[None]:
 def fit_length(values: Tensor, attend: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     """The same vectors with zeros for padding, at one fixed length whatever came: [B, limit, D] and [B, limit]."""
     values = values * attend[..., None].to(values.dtype)
-    values = torch.cat([values, values.new_zeros(values.shape[0], limit, values.shape[2])], dim=1)[:, :limit]
-    attend = torch.cat([attend, attend.new_zeros(attend.shape[0], limit)], dim=1)[:, :limit]
-    return values, attend
+    return to_width(values, limit), to_width(attend, limit)

@@ -47,6 +47,14 @@ class Building(nn.Module):
         return SequentialBlock(self, other)
 
 
+def fit_behind(block: Building, inputs: Any, width: int) -> None:
+    """Build a block for vectors of this width, and tell it what the input module knows of objective and lengths."""
+    block.build(width)
+    block.use_masking(getattr(inputs, "masking", None))
+    if getattr(inputs, "max_sequence_length", None):
+        block.use_length(inputs.max_sequence_length)
+
+
 def run(module: nn.Module, states: Any, **options: Any) -> Any:
     """Apply a module to states, or to their vectors where it knows nothing of states."""
     if getattr(module, "takes_states", False) or not isinstance(states, SessionStates):

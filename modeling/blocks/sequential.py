@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from modeling.blocks.base import Building, run
+from modeling.blocks.base import Building, fit_behind, run
 from modeling.sequence import SessionStates
 from modeling.serialization import describe, part, restore
 
@@ -37,7 +37,7 @@ class SequentialBlock(Building):
         first = self.blocks[0] if len(self.blocks) else None
         self.has_inputs = hasattr(first, "feature_names") and not isinstance(first, Building)
         if self.has_inputs:
-            self._build(self.inputs.output_dim, 1)
+            fit_behind(self, self.inputs, self.inputs.output_dim)
 
     def config(self) -> dict[str, Any]:
         """The blocks, described."""
@@ -64,22 +64,16 @@ class SequentialBlock(Building):
         return list(self.inputs.features) if self.has_inputs else []
 
     def build(self, input_dim: int) -> SequentialBlock:
-        """Build each block for the width of the one before."""
-        self._build(input_dim, 0)
-        return self
-
-    def _build(self, width: int, start: int) -> None:
-        for block in self.blocks[start:]:
+        """Build each block behind the input module for the width of the one before."""
+        width = input_dim
+        for block in self.blocks[int(self.has_inputs) :]:
             if isinstance(block, Building):
                 block.build(width)
                 width = block.output_dim
             elif isinstance(block, nn.Linear):
                 width = block.out_features
         self.output_dim = width
-        if self.has_inputs:
-            self.use_masking(getattr(self.inputs, "masking", None))
-            if getattr(self.inputs, "max_sequence_length", None):
-                self.use_length(self.inputs.max_sequence_length)
+        return self
 
     def use_masking(self, masking: Any) -> None:
         """Tell the transformers inside which objective they serve."""
@@ -96,9 +90,7 @@ class SequentialBlock(Building):
     def fresh_rest(self) -> SequentialBlock:
         """The blocks behind the input module once more, with random weights of their own."""
         rest = SequentialBlock(*(restore(describe(block)) for block in self.blocks[1:]))
-        rest.build(self.inputs.output_dim)
-        rest.use_masking(self.inputs.masking)
-        rest.use_length(self.inputs.max_sequence_length)
+        fit_behind(rest, self.inputs, self.inputs.output_dim)
         return rest
 
     def rest(self, states: Any, columns: dict[str, Tensor]) -> Any:

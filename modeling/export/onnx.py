@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from modeling.export.torchscript import sample_inputs
+from modeling.padding import to_width
 from modeling.ranking import best, strike
 
 # float32, and two programs that add in different orders.
@@ -39,17 +40,11 @@ class _Graph(nn.Module):
         items = inputs[self.model.inputs.item.name]
         if self.width is not None:
             inputs = {
-                f.name: _widened(inputs[f.name], self.width) if f.sequence else inputs[f.name]
+                f.name: to_width(inputs[f.name], self.width) if f.sequence else inputs[f.name]
                 for f in self.model.features
             }
         scores = strike(self.model.head.scores(inputs), items, self.exclude)
         return scores if self.top_k is None else best(scores, self.top_k)
-
-
-def _widened(column: Tensor, width: int) -> Tensor:
-    """Padded to a fixed number of columns, of which the input has at most so many."""
-    shape = [column.shape[0], width, *column.shape[2:]]
-    return torch.cat([column, column.new_zeros(shape)], dim=1)[:, :width]
 
 
 def export_onnx(model: Any, path: Path | str, exclude: str = "none", top_k: int | None = None) -> Path:

@@ -200,11 +200,16 @@ class TabularSequenceFeatures(TabularFeatures):
             return states
         return plain_states(values, self._codes(inputs))
 
-    def _codes(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """A column [B, L] that is 0 where there is no event: the item id, or else another code of events."""
+    @property
+    def length_name(self) -> str | None:
+        """The column that is 0 where there is no event: the item id, or else another code of events, or None."""
         codes = [feature for feature in self.features if feature.sequence and feature.kind == "categorical"]
-        if codes:
-            return inputs[next((feature.name for feature in codes if feature.item), codes[0].name)]
+        return next((feature.name for feature in codes if feature.item), codes[0].name if codes else None)
+
+    def _codes(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """That column [B, L]; where there is none, every position counts as an event."""
+        if self.length_name is not None:
+            return inputs[self.length_name]
         name = next(feature.name for feature in self.features if feature.sequence)
         return torch.ones(inputs[name].shape[:2], dtype=torch.long, device=inputs[name].device)
 

@@ -81,10 +81,10 @@ class MaskSequence(nn.Module):
         raise NotImplementedError
 
 
-def check_share(name: str, value: float, least: float = 0.0, below_one: bool = False) -> float:
+def check_share(name: str, value: float, below_one: bool = False) -> float:
     """A probability, or a ValueError that names the argument."""
-    if not least <= value <= 1 or (below_one and value == 1):
-        raise ValueError(f"{name} must be between {least:g} and 1{' (exclusive)' if below_one else ''}, not {value}")
+    if not 0 <= value <= 1 or (below_one and value == 1):
+        raise ValueError(f"{name} must be between 0 and 1{' (exclusive)' if below_one else ''}, not {value}")
     return value
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from modeling.blocks.base import Building, run
+from modeling.blocks.base import Building, fit_behind, run
 from modeling.ranking_metric import RankingMetric
 from modeling.sequence import SessionStates
 from modeling.tasks.metrics import TargetMetric, named_values, snake
@@ -65,10 +65,7 @@ class PredictionTask(nn.Module):
             Width of the body's vectors.
         """
         if isinstance(self.task_block, Building):
-            self.task_block.build(width)
-            self.task_block.use_masking(getattr(inputs, "masking", None))
-            if getattr(inputs, "max_sequence_length", None):
-                self.task_block.use_length(inputs.max_sequence_length)
+            fit_behind(self.task_block, inputs, width)
             width = self.task_block.output_dim
         self.build_output(inputs, getattr(self.task_block, "out_features", width))
 

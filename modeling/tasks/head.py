@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modeling.blocks.sequential import SequentialBlock
 from modeling.masking.base import plain_states
 from modeling.sequence import SessionStates
 from modeling.serialization import describe, part, restore
@@ -32,7 +33,8 @@ class Head(nn.Module):
     prediction_tasks : PredictionTask or list of them
         What to predict.
     task_blocks : nn.Module or mapping of str to nn.Module, optional
-        A block between the body and each task: a copy for every task, or by task name.
+        A block between the body and each task: a copy for every task, or by task name. They become the tasks' own
+        ``task_block``, in front of what a task has there.
     task_weights : sequence of float, optional
         Weight of each task in the loss; 1 by default.
     loss_reduction : {"mean", "sum", "none"}
@@ -73,10 +75,10 @@ class Head(nn.Module):
         self.tasks = nn.ModuleList(tasks)
         self.loss_reduction = loss_reduction
         self.task_weights = [float(weight) for weight in task_weights or [1.0] * len(tasks)]
-        self.blocks = nn.ModuleDict(_blocks(task_blocks, names, body.output_dim))
-        for task in tasks:
-            key = _key(task.task_name)
-            task.build(body.inputs, self.blocks[key].output_dim if key in self.blocks else body.output_dim)
+        for task, block in zip(tasks, _blocks(task_blocks, names), strict=True):
+            if block is not None:
+                task.task_block = block if task.task_block is None else SequentialBlock(block, task.task_block)
+            task.build(body.inputs, body.output_dim)
         detects = masking is not None and masking.name == "rtd" and any(task.held_out for task in tasks)
         self.detection = Detection(body) if detects else None
 
@@ -118,7 +120,6 @@ class Head(nn.Module):
         return {
             "body": self.body,
             "prediction_tasks": self._tasks,
-            "task_blocks": {task.task_name: self.blocks[key] for key, task in self._keyed() if key in self.blocks},
             "task_weights": self.task_weights,
             "loss_reduction": self.loss_reduction,
         }
@@ -156,20 +157,13 @@ class Head(nn.Module):
     def _tasks(self) -> list[Any]:
         return list(self.tasks)
 
-    def _keyed(self) -> list[tuple[str, Any]]:
-        return [(_key(task.task_name), task) for task in self._tasks]
-
-    def _task_states(self, key: str, states: SessionStates) -> SessionStates:
-        return states.with_values(self.blocks[key](states.values)) if key in self.blocks else states
-
     def _whole_states(self, columns: dict[str, Tensor]) -> SessionStates:
         """States of the sessions as they are, with nothing hidden."""
         inputs = self.body.inputs
-        if hasattr(inputs, "embed"):
-            output = self.body.rest(plain_states(inputs.embed(columns), columns[inputs.item.name]), columns)
-        else:
-            output = self.body(columns)
-        return _as_states(output)
+        if getattr(inputs, "masking", None) is None:
+            return _as_states(self.body(columns))
+        states: SessionStates = self.body.rest(plain_states(inputs.embed(columns), columns[inputs.item.name]), columns)
+        return states
 
     def _next_states(self, columns: dict[str, Tensor]) -> SessionStates:
         inputs = self.body.inputs
@@ -203,12 +197,11 @@ class Head(nn.Module):
             began = masking.train_states(inputs.embed(columns), columns[inputs.item.name], whole)
             states = self.body.rest(began, columns)
         found = {}
-        for key, task in self._keyed():
-            own = self._task_states(key, states)
+        for task in self._tasks:
             if task.held_out and self.detection is not None:
-                found[task.task_name] = self.detection.loss(self.body, task, own, columns)
+                found[task.task_name] = self.detection.loss(self.body, task, states, columns)
             else:
-                found[task.task_name] = task.loss(own, inputs, _target(task, targets))
+                found[task.task_name] = task.loss(states, inputs, _target(task, targets))
         return found
 
     def loss(self, columns: dict[str, Tensor], targets: Mapping[str, Tensor] | None = None) -> tuple[Tensor, int]:
@@ -225,7 +218,7 @@ class Head(nn.Module):
         """Each task's predictions by task name; `names` chooses among the tasks."""
         found: dict[str, Tensor] = {}
         whole: SessionStates | None = None
-        for key, task in self._keyed():
+        for task in self._tasks:
             if names is not None and task.task_name not in names:
                 continue
             if task.held_out:
@@ -233,18 +226,13 @@ class Head(nn.Module):
             else:
                 # A [MASK] or a missing query would change what a summary of the session reads.
                 states = whole = self._whole_states(columns) if whole is None else whole
-            found[task.task_name] = task.predict(self._task_states(key, states), self.body.inputs)
+            found[task.task_name] = task.predict(states, self.body.inputs)
         return found
 
     def scores(self, columns: dict[str, Tensor]) -> Tensor:
         """What the next-item task, or the only one, predicts."""
         name = self.task.task_name
         return self.predict(columns, [name])[name]
-
-
-def _key(name: str) -> str:
-    """A task's name as a key of a ModuleDict, which takes no dots."""
-    return name.replace(".", "_dot_")
 
 
 def _target(task: Any, targets: Mapping[str, Tensor] | None) -> Tensor | None:
@@ -269,15 +257,13 @@ def _as_states(output: Any) -> SessionStates:
     return SessionStates(output[:, None], attend, torch.zeros(len(output), dtype=torch.long, device=output.device))
 
 
-def _blocks(given: Any, names: list[str], width: int) -> dict[str, Any]:
-    """A built block for each task that has one."""
+def _blocks(given: Any, names: list[str]) -> list[Any]:
+    """A block for each task, or None."""
     if given is None:
-        return {}
+        return [None] * len(names)
     if isinstance(given, Mapping):
         unknown = set(given) - set(names)
         if unknown:
             raise ValueError(f"task_blocks names a task {min(unknown)!r} that the head does not have")
-        chosen = dict(given)
-    else:
-        chosen = {name: restore(describe(given)) for name in names}
-    return {_key(name): block.build(width) for name, block in chosen.items()}
+        return [given.get(name) for name in names]
+    return [restore(describe(given)) for _ in names]

@@ -113,12 +113,17 @@ def test_targets_are_taken_from_the_batch_or_given(batch: Batch) -> None:
 
 def test_blocks_before_the_tasks(batch: Batch, tmp_path: Path) -> None:
     model = multi("clm", task_blocks=tr.MLPBlock([12]))
-    assert len(model.head.blocks) == 3
-    first, second, _ = (block.layers[0].weight for block in model.head.blocks.values())
+    blocks = [task.task_block for task in model.head.tasks]
+    assert len(blocks) == 3
+    first, second, _ = (block.layers[0].weight for block in blocks)
     assert first.shape == (12, 16)
     assert not torch.equal(first, second)  # each task has its own
     named = multi("clm", task_blocks={"bought/binary_classification_task": tr.MLPBlock([4])})
-    assert [block.output_dim for block in named.head.blocks.values()] == [4]
+    assert [block.output_dim for task in named.head.tasks if (block := task.task_block) is not None] == [4]
+    own = tr.BinaryClassificationTask("bought", task_block=tr.MLPBlock([5]))
+    both = tr.Head(body_of(None), own, task_blocks=tr.MLPBlock([12]))
+    assert [block.output_dim for block in both.task.task_block.blocks] == [12, 5]
+    assert tr.Model(both).eval()(batch).shape == (5,)
     with pytest.raises(ValueError, match="'no_such'"):
         multi("clm", task_blocks={"no_such": tr.MLPBlock([4])})
     model.save(tmp_path)
@@ -142,6 +147,23 @@ def test_several_heads_have_bodies_of_their_own(batch: Batch, tmp_path: Path) ->
     assert model.head is first
     with pytest.raises(ValueError, match="names of their own"):
         tr.Model(second, tr.Head(body_of(None), tr.RegressionTask("spent")))
+
+
+@pytest.mark.parametrize("kind", ["codes", "numbers"])
+def test_sessions_without_an_item_id(kind: str, batch: Batch) -> None:
+    """Other codes tell how long a session is; of numbers alone every position is an event."""
+    torch.manual_seed(1)
+    inputs = tr.TabularSequenceFeatures(FEATURES[1:] if kind == "codes" else FEATURES[2:], 5, d_output=16)
+    transformer = tr.TransformerBlock(tr.BertConfig.build(16, 2, 1, 8, dropout=0.0, initializer_range=0.3))
+    head = tr.Head(tr.SequentialBlock(inputs, transformer), tr.BinaryClassificationTask("bought"))
+    model = tr.Model(head).eval().double()
+    with torch.no_grad(), double():
+        together = model(batch)
+        assert torch.isfinite(model(batch, training=True)["loss"])
+        if kind == "codes":
+            for row, n in enumerate([7, 1, 3, 5, 2]):
+                recent = {name: batch[name][row : row + 1, max(0, n - 4) : n] for name in ("category", "price")}
+                torch.testing.assert_close(together[row : row + 1], model(recent), rtol=1e-9, atol=1e-9)
 
 
 def test_tasks_follow_the_tags_of_the_schema(batch: Batch) -> None:
