@@ -15,6 +15,7 @@ from common.artefacts import identity, read_manifest
 from common.errors import UserError
 from common.settings import validate
 from modeling import training
+from modeling.backbones.objectives import SUPPORTED
 from modeling.compute import pick_device
 from modeling.data import Sessions, read_sessions
 from modeling.schema import Feature
@@ -239,3 +240,19 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert pick_device("auto").type == "cpu"
     with pytest.raises(UserError, match="no GPU"):
         pick_device("cuda")
+
+
+WAYS = [{"architecture": a, "masking": m} for a, objectives in SUPPORTED.items() for m in objectives]
+WAYS += [{"loss": name} for name in ("sampled-softmax", "gbce", "bpr-max", "top1-max")]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(way.values()))
+def test_every_architecture_and_loss_goes_through_the_stage(
+    way: dict[str, str], features: Path, tmp_path: Path
+) -> None:
+    report = tr.train(features, tmp_path / "model", tr.ModelSettings(**{**QUICK, **way, "epochs": 1}))
+    metrics = tr.evaluate(tmp_path / "model", features)["metrics"]
+    assert report["epochs"] == 1
+    # 12 items: chance alone has each among the first 20.
+    assert metrics["model"]["recall@20"] == 1
+    assert metrics["model"]["ndcg@20"] > 0.25
