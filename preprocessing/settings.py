@@ -10,7 +10,6 @@ The same model is filled from a YAML file (``examples/*.yaml``), from flags or f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,9 +17,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from common.settings import Settings
+from preprocessing.feature_settings import TIME_FEATURES, Features
 
 _UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
-TIME_FEATURES = {"hour": ("hour_sin", "hour_cos"), "weekday": ("weekday_sin", "weekday_cos"), "age": ("age",)}
 ITEM_ID = "item_id"
 SESSION_ID = "session_id"
 
@@ -84,37 +83,6 @@ class Events(Settings):
     def key(self) -> str:
         """The column whose value the client sends and gets back as ``session_id``."""
         return self.session or self.user or ""
-
-
-class Continuous(Settings):
-    """A number; ``log`` squeezes prices and counts before they are normalised."""
-
-    column: str
-    log: bool = False
-
-
-def _continuous(value: Any) -> Any:
-    return [{"column": entry} if isinstance(entry, str) else entry for entry in value]
-
-
-class Columns(Settings):
-    """Columns by kind."""
-
-    categorical: list[str] = Field(default_factory=list)
-    continuous: Annotated[list[Continuous], BeforeValidator(_continuous)] = Field(default_factory=list)
-
-    def names(self) -> Iterator[str]:
-        """Every column, categorical ones first."""
-        yield from self.categorical
-        yield from (entry.column for entry in self.continuous)
-
-
-class Features(Settings):
-    """What a model may know of an event besides its item."""
-
-    item: Columns = Columns()
-    event: Columns = Columns()
-    time: list[Literal["hour", "weekday", "age"]] = Field(default_factory=list)
 
 
 class Sessions(Settings):

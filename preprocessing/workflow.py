@@ -10,8 +10,9 @@ import numpy as np
 
 from preprocessing import operators
 from preprocessing.engine import Schema, Tags, nvtabular, ops
+from preprocessing.feature_settings import Columns
 from preprocessing.kernels import RESERVED
-from preprocessing.settings import ITEM_ID, SESSION_ID, Columns, Dataset
+from preprocessing.settings import ITEM_ID, SESSION_ID, Dataset
 
 # Standard deviations; what lies farther out says no more than that it is extreme.
 _OUTLIER = 10.0
