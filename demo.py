@@ -35,7 +35,7 @@ def run_demo(output: Path, sessions: int, items: int, epochs: int | None, seed: 
     Returns
     -------
     dict
-        ``events``, ``sessions``, ``training``, ``metrics`` (model, optimum, popularity, cooccurrence), ``answers``
+        ``events``, ``sessions``, ``prepared`` (the report of the features), ``training``, ``metrics`` (model, optimum, popularity, cooccurrence), ``answers``
         (what Triton answered live), ``loadtest`` (a row a concurrency) and ``serving`` (the row at 4 clients).
     """
     from preprocessing.shop import ShopSettings, write_events
@@ -52,6 +52,7 @@ def run_demo(output: Path, sessions: int, items: int, epochs: int | None, seed: 
     return {
         "events": result["preprocess"]["events"],
         "sessions": result["preprocess"]["sessions"],
+        "prepared": result["preprocess"],
         "training": result["train"],
         "metrics": _with_optimum(result["evaluate"]["metrics"], shop, output, features),
         **_serve(output / "model_repository", features),
@@ -118,8 +119,10 @@ def _ask(addresses: dict[str, str], columns: dict[str, list[Any]]) -> list[dict[
 
 def show(result: dict[str, Any]) -> None:
     """Print what the demo found."""
+    from preprocessing.report import show_data
+
     training = result["training"]
-    show_facts("Prepared", {"events": result["events"], "sessions": result["sessions"]})
+    show_data(result["prepared"])
     show_facts("Trained", {name: value for name, value in training.items() if not isinstance(value, dict)})
     show_metrics(
         "Last item of held-out sessions, whole catalogue ranked (share of the optimum)", result["metrics"], "optimum"

@@ -46,6 +46,11 @@ Config = Annotated[Path | None, typer.Option(help="YAML whose 'model' and 'servi
 Features = Annotated[Path, typer.Option(help="Folder that 'nextitem preprocess' writes.")]
 Model = Annotated[Path, typer.Option(help="Folder that 'nextitem train' writes.")]
 Repository = Annotated[Path, typer.Argument(help="Folder that 'nextitem export' writes.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(help="threads[N] in this process, local[N] processes, tcp://host:port of a Dask scheduler, or cuda."),
+]
+_DAYS = "an appended day such as 2026-11-20, or days 2026-11-14..2026-11-20"
 Url = Annotated[str | None, typer.Option(help="host:port of the server; by default port 8001 (gRPC) or 8000 (HTTP).")]
 Protocol = Annotated[str, typer.Option(help="grpc or http.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")]
@@ -98,10 +103,13 @@ def _show_run(result: dict[str, Any]) -> None:
 
 
 def _show_preprocess(report: dict[str, Any]) -> None:
-    facts = {"events read": report["events_read"]}
-    facts |= {f"dropped: {reason}": count for reason, count in report["events_dropped"].items() if count}
-    facts |= {"events": report["events"], "sessions": report["sessions"], "items": report["items"]}
-    show_facts("Events", facts)
+    from preprocessing.report import show_data, show_days
+
+    if "days" in report:
+        show_days(report)
+        return
+    show_data(report)
+    show_facts("Prepared", {name: report[name] for name in ("events", "sessions", "items")})
     rows = [[name, facts["begins"], facts["sessions"], facts["events"]] for name, facts in report["windows"].items()]
     show_table("Windows", ("", "begins", "sessions", "events"), rows)
 
@@ -159,36 +167,65 @@ def run(
     output: Annotated[Path, typer.Option(help="Folder for features/, model/ and model_repository/.")] = Path("."),
     data_root: DataRoot = None,
     settings: Set = None,
+    cluster: Cluster = None,
 ) -> dict[str, Any]:
     """Preprocess, train, evaluate and export a data set in one go."""
-    return run_pipeline(load_run(dataset, data_root, settings), output)
+    return run_pipeline(load_run(dataset, data_root, settings), output, cluster)
 
 
 @command(_show_preprocess)
 def preprocess(
-    dataset: Yaml, output: Features = Path("features"), data_root: DataRoot = None, settings: Set = None
+    dataset: Yaml,
+    output: Features = Path("features"),
+    data_root: DataRoot = None,
+    settings: Set = None,
+    cluster: Cluster = None,
+    append: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Events of new days, which the fitted workflow transforms; repeat for several files."
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="With --append: a file of a known name may have other content.")
+    ] = False,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Fit anew although days were appended; they are removed.")
+    ] = False,
 ) -> dict[str, Any]:
-    """Turn raw events into sessions: parquet, schema and the fitted workflow."""
+    """Turn raw events into sessions: parquet, schema and the fitted workflow. Or append days to features that exist."""
+    described = load_run(dataset, data_root, settings)
+    if (append and refit) or (replace and not append):
+        raise UserError("--replace goes with --append, and --refit without it")
+    if append:
+        from preprocessing.append import append as append_events
+
+        return append_events(described, output, append, replace=replace, cluster=cluster)
     from preprocessing.preprocess import preprocess as preprocess_events
 
-    return preprocess_events(load_run(dataset, data_root, settings), output)
+    return preprocess_events(described, output, cluster=cluster, refit=refit)
 
 
 @command(_show_train)
 def train(
-    features: Features = Path("features"), output: Model = Path("model"), config: Config = None, settings: Set = None
+    features: Features = Path("features"),
+    output: Model = Path("model"),
+    config: Config = None,
+    settings: Set = None,
+    window: Annotated[str, typer.Option(help=f"What to train on: train, {_DAYS}.")] = "train",
+    valid_window: Annotated[str, typer.Option(help=f"What says when to stop: valid, {_DAYS}.")] = "valid",
 ) -> dict[str, Any]:
     """Train a model on the features, with early stopping on the validation window."""
     from modeling.training import train as train_model
 
-    return train_model(features, output, _settings(config, settings)[0])
+    return train_model(features, output, _settings(config, settings)[0], window, valid_window)
 
 
 @command(_show_evaluate)
 def evaluate(
     model: Model = Path("model"),
     features: Features = Path("features"),
-    window: Annotated[str, typer.Option(help="test or valid.")] = "test",
+    window: Annotated[str, typer.Option(help=f"test, valid, {_DAYS}.")] = "test",
 ) -> dict[str, Any]:
     """Rank the whole catalogue for the last item of each held-out session, beside two baselines."""
     from modeling.evaluation import evaluate as evaluate_model

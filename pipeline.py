@@ -33,7 +33,7 @@ def load_run(path: Path, data_root: Path | None = None, settings: list[str] | No
     return run.model_copy(update={"data_root": data_root or (Path(path).parent / run.data_root)})
 
 
-def run_pipeline(run: Run, output: Path) -> dict[str, Any]:
+def run_pipeline(run: Run, output: Path, cluster: str | None = None) -> dict[str, Any]:
     """Preprocess, train, evaluate and export.
 
     Parameters
@@ -42,6 +42,8 @@ def run_pipeline(run: Run, output: Path) -> dict[str, Any]:
         What to run.
     output : Path
         Folder for ``features/``, ``model/`` and ``model_repository/``.
+    cluster : str, optional
+        Where to preprocess: see `preprocessing.cluster.Workers`.
 
     Returns
     -------
@@ -56,7 +58,7 @@ def run_pipeline(run: Run, output: Path) -> dict[str, Any]:
     features, model, repository = (output / name for name in ("features", "model", "model_repository"))
     return {
         "output": str(output),
-        "preprocess": preprocess(run, features),
+        "preprocess": preprocess(run, features, cluster=cluster),
         "train": train(features, model, run.model),
         "evaluate": evaluate(model, features),
         "export": export(features, model, repository, run.serving),

@@ -22,6 +22,8 @@ from common import __version__
 from common.errors import UserError
 
 MANIFEST = "manifest.json"
+# Folders inside an artefact for artefacts that are added later: no part of it, each is verified when it is read.
+_NESTED = {"features": ("days",)}
 
 
 @dataclass
@@ -46,8 +48,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    yield from (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST)
+def _files(folder: Path, nested: Sequence[str] = ()) -> Iterator[Path]:
+    # Nested folders are not even looked into: they may be changing.
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and entry.name not in nested:
+            yield from _files(entry)
+        elif entry.is_file() and entry.name != MANIFEST:
+            yield entry
 
 
 def _partial(target: Path) -> Path:
@@ -73,7 +80,7 @@ def new_folder(
     target : Path or str
         The folder to make or replace.
     kind : str
-        What it is: ``"features"``, ``"model"`` or ``"model_repository"``.
+        What it is: ``"features"``, ``"day"`` (of features), ``"model"`` or ``"model_repository"``.
     settings : mapping
         JSON of the settings that the stage ran with.
     inputs : mapping, optional
@@ -151,6 +158,16 @@ def _restore(target: Path) -> None:
         _previous(target).rename(target)
 
 
+def tidy(parent: Path) -> None:
+    """Undo and remove what killed processes left of artefacts in a folder, when no other process writes there."""
+    for previous in parent.glob(".*.previous"):
+        target = parent / previous.name.removeprefix(".").removesuffix(".previous")
+        _restore(target)
+        shutil.rmtree(previous, ignore_errors=True)
+    for partial in parent.glob(".*.partial-*"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def _refuse_foreign(target: Path, kind: str, keep: Sequence[str]) -> None:
     if not target.exists():
         return
@@ -221,7 +238,8 @@ def _verify(folder: Path, manifest: Mapping[str, Any]) -> None:
             raise UserError(f"{path} is missing although {MANIFEST} lists it: make the folder anew")
         if path.stat().st_size != facts["bytes"] or sha256(path) != facts["sha256"]:
             raise UserError(f"{path} was changed after it was written (SHA-256 differs): make the folder anew")
-    unlisted = {path.relative_to(folder).as_posix() for path in _files(folder)} - set(listed)
+    nested = _NESTED.get(str(manifest.get("kind")), ())
+    unlisted = {path.relative_to(folder).as_posix() for path in _files(folder, nested)} - set(listed)
     # Python's byte code appears beside modules that were imported; a README is for people.
     unlisted = {name for name in unlisted if "__pycache__" not in name and name != "README.md"}
     if unlisted:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from common.days import SPLIT_WINDOWS, window_files
 from common.errors import UserError
 from modeling.schema import Feature
 
@@ -137,24 +138,21 @@ def read_sessions(folder: Path | str, window: str, features: Sequence[Feature]) 
     folder : Path or str
         The features folder.
     window : str
-        ``"train"``, ``"valid"`` or ``"test"``.
+        ``"train"``, ``"valid"``, ``"test"``, or days: see `common.days.days_in`.
     features : sequence of Feature
         The columns to read.
 
     Raises
     ------
     UserError
-        When the window is missing or empty, a column is missing or of another kind than the schema says, lists of a
-        session differ in length, or a code is outside of its domain.
+        When the window is missing or empty, a day was altered or made by other features, a column is missing or of
+        another kind than the schema says, lists of a session differ in length, or a code is outside of its domain.
     """
-    path = Path(folder) / window
-    files = sorted(path.glob("*.parquet"))
-    if not files:
-        raise UserError(f"{path} holds no parquet files: run 'nextitem preprocess' first")
-    sessions = joined([read_file(file, features) for file in files])
-    if not len(sessions):
-        raise UserError(f"{path} holds no sessions: widen the window of the split")
-    return sessions
+    parts = [read_file(file, features) for file in window_files(folder, window)]
+    if not any(map(len, parts)):
+        wider = "widen the window of the split" if window in SPLIT_WINDOWS else "name more days"
+        raise UserError(f"{Path(folder) / window} holds no sessions: {wider}")
+    return joined(parts)
 
 
 def joined(parts: Sequence[Sessions]) -> Sessions:

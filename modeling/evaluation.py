@@ -108,9 +108,10 @@ def evaluate(
     Parameters
     ----------
     model, features : Path or str
-        The folders that ``train`` and ``preprocess`` wrote. The baselines are fitted on ``features/train``.
+        The folders that ``train`` and ``preprocess`` wrote. The baselines are fitted on the window that the model was
+        trained on.
     window : str
-        ``"test"`` or ``"valid"``.
+        ``"test"``, ``"valid"``, or days that were appended: see `common.days.days_in`.
     ks : sequence of int
         Cut-offs.
     device : str
@@ -138,7 +139,7 @@ def evaluate(
     exclude = str(describe_model(model).get("exclude", "none"))
     item = trained.inputs.item
     held_out = read_sessions(features, window, trained.features)
-    train = read_sessions(features, "train", [item])
+    train = read_sessions(features, manifest["report"].get("windows", {}).get("train", "train"), [item])
     counts = (train, item.name, item.cardinality, item.reserved)
     popularity, cooccurrence = Popularity(*counts), Cooccurrence(*counts)
     scorers: dict[str, Callable[[dict[str, Tensor]], Tensor]] = {

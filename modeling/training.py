@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,12 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from common.artefacts import identity, new_folder, read_manifest
+from common.days import day_identities
 from common.errors import UserError
 from common.progress import step
 from modeling.compute import pick_device, threads
 from modeling.data import Sessions, read_sessions
 from modeling.evaluation import ranks
 from modeling.export.torchscript import MODEL_PT, export_torchscript
+from modeling.inputs.item_vectors import ItemVectors, read_vectors
 from modeling.model import Model
 from modeling.ranking_metric import summary
 from modeling.schema import Feature, features_of, max_length_of, read_schema, schema_to_json
@@ -32,7 +35,12 @@ _WARM_UP = 0.05
 _CLIP = 1.0
 
 
-def build_model(features: list[Feature], max_sequence_length: int, settings: ModelSettings) -> Model:
+def build_model(
+    features: list[Feature],
+    max_sequence_length: int,
+    settings: ModelSettings,
+    vectors: Mapping[str, Tensor] | None = None,
+) -> Model:
     """The model that settings describe, with random weights.
 
     Parameters
@@ -43,6 +51,8 @@ def build_model(features: list[Feature], max_sequence_length: int, settings: Mod
         The most events of a session.
     settings : ModelSettings
         Architecture and sizes.
+    vectors : mapping of str to Tensor [cardinality, width], optional
+        Vectors that the items had before, by code: side features that training does not change.
 
     Raises
     ------
@@ -50,30 +60,36 @@ def build_model(features: list[Feature], max_sequence_length: int, settings: Mod
         When the settings do not fit the architecture.
     """
     try:
-        return _built(features, max_sequence_length, settings)
+        return _built(features, max_sequence_length, settings, vectors or {})
     except ValueError as error:
         raise UserError(f"model settings: {error}") from error
 
 
-def _built(features: list[Feature], max_sequence_length: int, settings: ModelSettings) -> Model:
+def _built(
+    features: list[Feature], max_sequence_length: int, settings: ModelSettings, vectors: Mapping[str, Tensor]
+) -> Model:
     from modeling.backbones.registry import transformer_registry
     from modeling.blocks.mlp import MLPBlock
     from modeling.inputs.features import TabularSequenceFeatures
     from modeling.tasks.next_item import NextItemPredictionTask
 
     if settings.features == "ids":
-        features = [feature for feature in features if feature.item]
+        features, vectors = [feature for feature in features if feature.item], {}
     width = settings.d_model
     inputs = TabularSequenceFeatures(
         features,
         max_sequence_length,
         continuous_projection=max(8, width // 4),
-        projection=MLPBlock([width], activation=None) if len(features) > 1 else None,
+        projection=MLPBlock([width], activation=None) if len(features) > 1 or vectors else None,
         masking=settings.objective,
         masking_arguments=_masking_arguments(settings),
         embedding_dims={feature.name: width for feature in features if feature.item},
         infer_embedding_sizes=True,
+        pretrained_output_dims=width if vectors else None,
+        item_vectors={name: table.shape[1] for name, table in vectors.items()},
     )
+    if vectors:
+        cast(ItemVectors, inputs.to_merge["item_vectors_module"]).fill(vectors)
     config = transformer_registry[settings.architecture].build(
         width,
         settings.n_head,
@@ -109,7 +125,13 @@ def _masking_arguments(settings: ModelSettings) -> dict[str, Any] | None:
     return {name: getattr(settings, name) for name in names}
 
 
-def train(features: Path | str, output: Path | str, settings: ModelSettings | None = None) -> dict[str, Any]:
+def train(
+    features: Path | str,
+    output: Path | str,
+    settings: ModelSettings | None = None,
+    window: str = "train",
+    valid_window: str = "valid",
+) -> dict[str, Any]:
     """Train a model and write its folder.
 
     Parameters
@@ -120,13 +142,16 @@ def train(features: Path | str, output: Path | str, settings: ModelSettings | No
         The model folder to make or replace; it is replaced only when the new one is whole.
     settings : ModelSettings, optional
         How.
+    window, valid_window : str
+        What to train on, and what says when to stop: windows of the split, or days that were appended (see
+        `common.days.days_in`).
 
     Returns
     -------
     dict
-        ``{"architecture", "masking", "parameters", "catalogue_size", "sessions", "epochs", "best_epoch",
-        "train_sessions_per_s", "train_seconds", "device", "valid": {"recall@10": ..., ...}}``. The throughput
-        counts time in training steps, not in validation.
+        ``{"windows": {"train", "valid"}, "architecture", "masking", "parameters", "catalogue_size", "sessions",
+        "epochs", "best_epoch", "train_sessions_per_s", "train_seconds", "device", "valid": {"recall@10": ..., ...}}``.
+        The throughput counts time in training steps, not in validation.
 
     Raises
     ------
@@ -143,13 +168,15 @@ def train(features: Path | str, output: Path | str, settings: ModelSettings | No
     device = pick_device(settings.device)
     torch.manual_seed(settings.seed)
     with threads(settings.threads):
-        model = build_model(found, limit, settings).to(device)
-        windows = {name: read_sessions(features, name, model.features) for name in ("train", "valid")}
+        model = build_model(found, limit, settings, read_vectors(features)).to(device)
+        chosen = {"train": window, "valid": valid_window}
+        windows = {name: read_sessions(features, which, model.features) for name, which in chosen.items()}
         if model.catalogue_size < 1:
             raise UserError(f"{features} has no items to recommend")
-        inputs = {"features": identity(features)}
+        inputs = {"features": identity(features), **day_identities(features, [window, valid_window])}
         with new_folder(output, "model", settings.model_dump(mode="json"), inputs) as folder:
             history, report = fit(model, windows["train"], windows["valid"], settings, device)
+            report = {"windows": chosen, **report}
             lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line in history)
             (folder.path / "history.jsonl").write_text(lines, encoding="utf-8")
             model.cpu().eval()

@@ -11,6 +11,7 @@ with importing_merlin():
     import nvtabular
     from merlin.dag import ColumnSelector, Graph, Node, postorder_iter_nodes
     from merlin.dag import ops as dag_ops
+    from merlin.dag.executors import LocalExecutor
     from merlin.dag.ops import concat_columns, selection, subset_columns
     from merlin.dag.ops.stat_operator import StatOperator
     from merlin.dag.runtime import Runtime
@@ -32,6 +33,7 @@ __all__ = [
     "ColumnSchema",
     "ColumnSelector",
     "Graph",
+    "LocalExecutor",
     "MerlinDataset",
     "Node",
     "Operator",

@@ -6,7 +6,7 @@ training and serving cannot drift apart. Nothing here imports pandas, dask or NV
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,11 +76,17 @@ class Grouped(NamedTuple):
         Session ``s`` is ``rows[offsets[s]:offsets[s + 1]]``.
     keys : int64 [S]
         The key code of each session.
+    repeats, short, older : int
+        Events left out: repeats of the item before, those of sessions below `min_length`, and those that
+        `max_length` cut off.
     """
 
     rows: Int
     offsets: Int
     keys: Int
+    repeats: int = 0
+    short: int = 0
+    older: int = 0
 
 
 def group(
@@ -92,6 +98,7 @@ def group(
     gap: int | None = None,
     collapse_repeats: bool = False,
     last_only: bool = False,
+    min_length: int = 1,
 ) -> Grouped:
     """Arrange events into sessions in time order.
 
@@ -113,20 +120,23 @@ def group(
         Of equal items in a row keep the first.
     last_only : bool
         With `gap`, keep only the last session of each key.
+    min_length : int
+        Leave out sessions with fewer events, counted before `max_length` cuts.
 
     Returns
     -------
     Grouped
         Sessions ordered by key and, inside a key, by time.
     """
-    sort_keys = (time, key) if order is None else (order, time, key)
-    rows = np.lexsort(sort_keys).astype(np.int64)
+    rows = stable_order(key, time, order)
     key, item, time = key[rows], item[rows], time[rows]
     starts = _starts(key)
+    repeats = short = older = 0
     if gap is not None:
         starts[1:] |= (time[1:] - time[:-1]) > gap
     if collapse_repeats:
         kept = first_of_repeats(item, starts)
+        repeats = len(kept) - int(np.count_nonzero(kept))
         rows, key, starts = rows[kept], key[kept], starts[kept]
     first = np.flatnonzero(starts)
     offsets = np.append(first, len(rows)).astype(np.int64)
@@ -135,10 +145,68 @@ def group(
     if last_only and len(keys):
         last = np.append(keys[1:] != keys[:-1], True)
         begin, end, keys = begin[last], end[last], keys[last]
+    if min_length > 1:
+        enough = end - begin >= min_length
+        short = int((end - begin)[~enough].sum())
+        begin, end, keys = begin[enough], end[enough], keys[enough]
     if max_length is not None:
-        begin = np.maximum(begin, end - max_length)
+        longest = np.maximum(begin, end - max_length)
+        begin, older = longest, int((longest - begin).sum())
     rows, offsets = take_ranges(rows, begin, end)
-    return Grouped(rows, offsets, keys)
+    return Grouped(rows, offsets, keys, repeats, short, older)
+
+
+def stable_order(key: Int, time: Int, order: NDArray[np.generic] | None = None) -> Int:
+    """Positions that sort by key, then time, then order, then position: int64 [N].
+
+    Logs mostly come in the order of time, and partitions by session: what is sorted already is not sorted again.
+    """
+    if _sorted(key, time, order):
+        return np.arange(len(key), dtype=np.int64)
+    if order is not None:
+        rows = np.lexsort((order, time))
+    elif _ascending(time):
+        return sort_codes(key)
+    else:
+        rows = np.argsort(time, kind="stable")
+    return np.asarray(rows[sort_codes(key[rows])], dtype=np.int64)
+
+
+def sort_codes(codes: Int) -> Int:
+    """Stable argsort of whole numbers that are not negative: int64 [N].
+
+    By digits of 16 bits from the lowest (numpy sorts so short numbers in linear time): codes are small, so two will do.
+    """
+    if _ascending(codes):
+        return np.arange(len(codes), dtype=np.int64)
+    order, shift, bits = None, 0, int(codes.max()).bit_length()
+    while shift < bits:
+        digit = (codes >> shift).astype(np.uint8 if bits - shift <= 8 else np.uint16)
+        order = _stable(digit) if order is None else order[_stable(digit[order])]
+        shift += 16
+    assert order is not None
+    return order
+
+
+def _stable(digit: NDArray[np.generic]) -> Int:
+    return np.asarray(np.argsort(digit, kind="stable"), dtype=np.int64)
+
+
+def _sorted(key: Int, time: Int, order: NDArray[np.generic] | None) -> bool:
+    """Whether events stand by key, then time, then order."""
+    if not _ascending(key):
+        return False
+    tied = key[1:] == key[:-1]
+    levels: tuple[NDArray[Any], ...] = (time,) if order is None else (time, order)
+    for values in levels:
+        if (tied & (values[1:] < values[:-1])).any():
+            return False
+        tied &= values[1:] == values[:-1]
+    return True
+
+
+def _ascending(values: Int) -> bool:
+    return bool((values[1:] >= values[:-1]).all())
 
 
 def _starts(key: Int) -> NDArray[np.bool_]:

@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
 from common.artefacts import new_folder
-from common.progress import step
-from preprocessing.engine import MerlinDataset, TensorflowMetadata, dd, nvtabular
-from preprocessing.events import RawEvents, read_events
-from preprocessing.kernels import UNITS
+from common.days import refuse_days
+from common.errors import UserError
+from common.progress import Bar, step
+from preprocessing.cluster import Workers
+from preprocessing.contract import agree
+from preprocessing.engine import TensorflowMetadata, nvtabular
+from preprocessing.files import expand
+from preprocessing.kernels import RESERVED
+from preprocessing.request import SAMPLE_SESSIONS, request_of, sample_of
 from preprocessing.settings import Dataset
-from preprocessing.windows import WINDOWS, Windows, codes, split
-from preprocessing.workflow import build, schema_of
+from preprocessing.shuffle import Partition, Spill, Spilled, arrange, spill
+from preprocessing.summary import summarise
+from preprocessing.transform import Transform, Written, fit, transform
+from preprocessing.vectors import write_vectors
+from preprocessing.windows import WINDOWS, Windows, split
+from preprocessing.workflow import build, item_encoder, schema_of
 
 _KIND = "features"
-_ROW_GROUP = 65_536
-_SAMPLE_SESSIONS = 500
+PARTITION_EVENTS = 2_000_000
 
 
-def preprocess(dataset: Dataset, output: Path | str = "features", partition_events: int = 1_000_000) -> dict[str, Any]:
+def preprocess(
+    dataset: Dataset,
+    output: Path | str = "features",
+    partition_events: int = PARTITION_EVENTS,
+    cluster: str | None = None,
+    refit: bool = False,
+) -> dict[str, Any]:
     """Turn raw events into sessions.
 
-    The workflow is fitted on the training window only. The folder is replaced as a whole, or not at all.
+    The workflow is fitted on the training window only. The folder is replaced as a whole, or not at all. Memory is
+    bounded by the size of a partition, whatever the total; scratch files beside the output take some 16 bytes a value.
 
     Parameters
     ----------
@@ -38,50 +55,164 @@ def preprocess(dataset: Dataset, output: Path | str = "features", partition_even
     output : Path or str
         The folder to write: ``train/``, ``valid/``, ``test/`` (parquet, one row a session), ``schema.pbtxt``,
         ``workflow/`` (fitted), ``request.json`` (how clients send events), ``sample.parquet`` (raw events of some test
-        sessions, as a client sends them) and ``manifest.json``.
+        sessions, as a client sends them), ``report.html``, ``quarantine.parquet`` where there are rows that cannot be
+        used, and ``manifest.json``.
     partition_events : int
-        Events a partition, roughly.
+        Events a partition, roughly. It changes which file a session is in, nothing else.
+    cluster : str, optional
+        Where to work: see `preprocessing.cluster.Workers`.
+    refit : bool
+        Replace features that days were appended to; the days go with them.
 
     Returns
     -------
     dict
         The report: events read, dropped by reason, kept; sessions, events and first moment of each window;
-        items in the catalogue.
+        items in the catalogue; the data's statistics.
 
     Raises
     ------
     UserError
-        When the events cannot be used; see `preprocessing.events.read_events` and `preprocessing.windows.split`.
+        When the events cannot be used; see `preprocessing.contract.agree`, `gather` and `preprocessing.windows.split`.
+        When days were appended to the folder, without `refit`.
     """
     settings = dataset.model_dump(mode="json", include=set(Dataset.model_fields) - {"data_root"})
-    with new_folder(output, _KIND, settings) as folder, TemporaryDirectory() as scratch:
-        raw = read_events(dataset)
-        windows = split(raw.table, dataset, partition_events)
-        workflow = _fit(dataset, raw, windows, Path(scratch))
-        _write_windows(workflow, raw.table, windows, folder.path)
+    output = Path(output)
+    refuse_days(output, refit)
+    with (
+        Workers(cluster) as workers,
+        new_folder(output, _KIND, settings) as folder,
+        TemporaryDirectory(prefix=f".{output.name}.scratch-", dir=output.parent) as scratch,
+    ):
+        unfitted = build(dataset)
+        contract = agree(dataset, expand(dataset.data_root, dataset.events.files), partition_events)
+        job = Spill(dataset, contract, Path(scratch), max(1, -(-contract.rows // partition_events)))
+        spilled, partitions = gather(job, workers, folder.path, output)
+        windows = split(partitions, dataset)
+        with step("Fitting the workflow on the training window") as bar:
+            workflow = fit(unfitted, partitions, windows, workers)
+            bar.say(f"{len(partitions)} partition{'s' if len(partitions) > 1 else ''}")
+        written = _write(workflow, partitions, windows, workers, folder.path, Path(scratch))
         schema = schema_of(workflow)
         TensorflowMetadata.from_merlin_schema(schema).to_proto_text_file(str(folder.path))
         workflow.save(str(folder.path / "workflow"))
-        (folder.path / "request.json").write_text(json.dumps(_request(dataset, raw), indent=2) + "\n", encoding="utf-8")
-        pa.parquet.write_table(_sample(dataset, raw, windows), folder.path / "sample.parquet", compression="zstd")
-        domain = schema["item_id"].properties["domain"]
-        reserved = schema["item_id"].properties["reserved_ids"]
-        folder.report |= {
-            "events_read": raw.read,
-            "events_dropped": raw.dropped | windows.dropped,
-            "events": sum(windows.events.values()),
-            "sessions": sum(windows.sessions.values()),
-            "items": int(domain["max"]) + 1 - int(reserved),
-            "windows": {
-                name: {
-                    "begins": windows.begins[name],
-                    "sessions": windows.sessions[name],
-                    "events": windows.events[name],
-                }
-                for name in WINDOWS
-            },
-        }
+        request = json.dumps(request_of(dataset, contract), indent=2)
+        (folder.path / "request.json").write_text(request + "\n", encoding="utf-8")
+        sample = sample_of(dataset, contract, _test_events(partitions, windows))
+        pa.parquet.write_table(sample, folder.path / "sample.parquet", compression="zstd")
+        encode = item_encoder(workflow, dataset.events.item)
+        folder.report |= summarise(encode, dataset.events.item, spilled, partitions, windows, written)
+        if dataset.features.vectors:
+            folder.report["vectors"] = write_vectors(dataset, encode.values[dataset.events.item], RESERVED, folder.path)
+        _draw(folder.path, dataset.name, folder.report)
     return folder.report
+
+
+def gather(job: Spill, workers: Workers, folder: Path, output: Path) -> tuple[list[Spilled], list[Partition]]:
+    """Read all events into partitions of whole sessions, and write ``quarantine.parquet`` if there are bad rows.
+
+    Raises
+    ------
+    UserError
+        When more rows than ``events.max_bad_share`` cannot be used (they are kept beside `output`), or none is left.
+    """
+    spilled = read_events(job, workers, folder, output)
+    return spilled, find_sessions(job, workers)
+
+
+def read_events(job: Spill, workers: Workers, folder: Path, output: Path) -> list[Spilled]:
+    """The first half of `gather`: files into partitions."""
+    contract = job.contract
+    files = len({chunk.path for chunk in contract.chunks})
+    with step(f"Reading {files} file{'s' if files > 1 else ''} of events", total=contract.rows) as bar:
+        rate = _Rate(bar)
+        chunks = list(enumerate(contract.chunks))
+        spilled = workers.map(partial(_spill, job), chunks, lambda result: rate.add(result.read))
+        bar.say(f"{contract.rows:,} events, {rate}")
+    _quarantine(job, spilled, folder, output)
+    return spilled
+
+
+def find_sessions(job: Spill, workers: Workers) -> list[Partition]:
+    """The second half of `gather`: each partition sorted into sessions; some may hold none."""
+    with step("Finding the sessions", total=job.partitions) as bar:
+        partitions = workers.map(partial(arrange, job), range(job.partitions), lambda _: bar.advance())
+        bar.say(f"{sum(partition.sessions for partition in partitions):,} sessions")
+    return partitions
+
+
+def _spill(job: Spill, numbered: tuple[int, Any]) -> Spilled:
+    return spill(job, *numbered)
+
+
+def _quarantine(job: Spill, spilled: Sequence[Spilled], folder: Path, output: Path) -> None:
+    read, bad = sum(result.read for result in spilled), sum(result.bad.total() for result in spilled)
+    limit = job.dataset.events.max_bad_share
+    good = read - bad - sum(result.dropped.total() for result in spilled)
+    if bad:
+        tables = [pa.parquet.read_table(path) for path in sorted(job.folder.glob("bad-*.parquet"))]
+        path = (
+            output.parent / f"{output.name}.quarantine.parquet" if bad > limit * read else folder / "quarantine.parquet"
+        )
+        pa.parquet.write_table(pa.concat_tables(tables), path, compression="zstd")
+        if bad > limit * read:
+            example = next(result.example for result in spilled if result.example)
+            raise UserError(
+                f"{example}; {bad:,} of {read:,} rows ({bad / read:.2%}) cannot be used, more than "
+                f"events.max_bad_share {limit:.2%}: correct them, or raise it ({path} lists them with reasons)"
+            )
+    if not good:
+        raise UserError(
+            f"{job.contract.chunks[0].path if job.contract.chunks else job.dataset.name}: no event is left of {read} "
+            "after events.where: loosen the filters"
+        )
+
+
+def _write(
+    workflow: nvtabular.Workflow,
+    partitions: Sequence[Partition],
+    windows: Windows,
+    workers: Workers,
+    folder: Path,
+    scratch: Path,
+) -> list[Written]:
+    for window in WINDOWS:
+        (folder / window).mkdir()
+    tasks = [
+        Transform(partition, *windows.range(partition, window), folder / window, window)
+        for partition in partitions
+        for window in WINDOWS
+    ]
+    with step("Writing sessions", total=sum(partition.events for partition in partitions)) as bar:
+        rate = _Rate(bar)
+        written = transform(workflow, tasks, workers, scratch, lambda result: rate.add(result.seen))
+        bar.say(f"{sum(result.sessions for result in written):,} sessions, {rate}")
+    for window in WINDOWS:
+        if not any(result.sessions for result in written if result.window == window):
+            raise UserError(f"the {window} window holds no session of known items: change split or sessions")
+    return written
+
+
+def _test_events(partitions: Sequence[Partition], windows: Windows) -> pa.Table:
+    """Raw events of the first test sessions, oldest partition first."""
+    tables, wanted = [], SAMPLE_SESSIONS
+    for partition in partitions:
+        begin, end = windows.range(partition, "test")
+        end = min(end, begin + wanted)
+        offsets = partition.offsets()
+        if end > begin:
+            tables.append(partition.table(int(offsets[begin]), int(offsets[end])))
+        wanted -= end - begin
+        if not wanted:
+            break
+    return pa.concat_tables(tables)
+
+
+def _draw(folder: Path, name: str, report: dict[str, Any]) -> None:
+    from preprocessing.report import write_report
+
+    with step("Drawing the report"):
+        write_report(folder / "report.html", name, report)
 
 
 def load_workflow(features: Path | str) -> nvtabular.Workflow:
@@ -95,60 +226,17 @@ def load_workflow(features: Path | str) -> nvtabular.Workflow:
         return nvtabular.Workflow.load(str(Path(features) / "workflow"))
 
 
-def _fit(dataset: Dataset, raw: RawEvents, windows: Windows, scratch: Path) -> nvtabular.Workflow:
-    workflow = build(dataset, scratch)
-    with step("Fitting the workflow on the training window") as bar, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        parts = [
-            dd.from_pandas(raw.table.take(pa.array(rows)).to_pandas(), npartitions=1) for rows in windows.rows["train"]
-        ]
-        workflow.fit(MerlinDataset(dd.concat(parts) if len(parts) > 1 else parts[0]))
-        bar.say(f"{windows.events['train']:,} events")
-    return workflow
+class _Rate:
+    """Counts events on a bar and says how many a second."""
 
+    def __init__(self, bar: Bar) -> None:
+        self.bar, self.began, self.events = bar, time.perf_counter(), 0
 
-def _write_windows(workflow: nvtabular.Workflow, table: pa.Table, windows: Windows, path: Path) -> None:
-    total = sum(len(parts) for parts in windows.rows.values())
-    with step("Writing sessions", total=total) as bar:
-        for window, parts in windows.rows.items():
-            (path / window).mkdir()
-            for number, rows in enumerate(parts):
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    sessions = workflow.transform(table.take(pa.array(rows)).to_pandas())
-                arrow = pa.Table.from_pandas(sessions, preserve_index=False).replace_schema_metadata(None)
-                target = path / window / f"part-{number:05d}.parquet"
-                pa.parquet.write_table(arrow, target, compression="zstd", row_group_size=_ROW_GROUP)
-                bar.advance()
-        bar.say(f"{sum(windows.sessions.values()):,} sessions")
+    def add(self, events: int) -> None:
+        """Count more events as done."""
+        self.events += events
+        self.bar.advance(events)
+        self.bar.say(str(self))
 
-
-def _request(dataset: Dataset, raw: RawEvents) -> dict[str, Any]:
-    """How a client sends events: the part of the contract that the workflow does not know."""
-    events = dataset.events
-    time = {"unit": None if raw.time_is_text else events.time.unit, "format": events.time.format}
-    roles = {events.key: "session", events.item: "item", events.time.column: "time"}
-    if events.order:
-        roles[events.order] = "order"
-    columns = []
-    for name in dataset.columns():
-        kind = "BYTES" if name == events.time.column and raw.time_is_text else raw.wire[name]
-        columns.append({"name": name, "type": kind, "role": roles.get(name, "feature")})
-    return {"columns": columns, "time": time}
-
-
-def _sample(dataset: Dataset, raw: RawEvents, windows: Windows) -> pa.Table:
-    """Raw events of the first test sessions as clients send them: for load tests, and to try the server."""
-    rows = windows.rows["test"][0]
-    key = codes(raw.table.column(dataset.events.key).take(pa.array(rows)))
-    table = raw.table.take(pa.array(rows[key < _SAMPLE_SESSIONS]))
-    time = dataset.events.time
-    position = table.column_names.index(time.column)
-    moments = table.column(time.column).to_numpy()
-    if raw.time_is_text:
-        stamps = pd.Series(moments.astype("datetime64[ns]"))
-        values = stamps.dt.strftime(time.format) if time.format else stamps.map(pd.Timestamp.isoformat)
-        wire = pa.array(values, pa.string())
-    else:
-        wire = pa.array(moments // UNITS[time.unit or "ns"])
-    return table.set_column(position, time.column, wire)
+    def __str__(self) -> str:
+        return f"{self.events / max(time.perf_counter() - self.began, 1e-6):,.0f} events/s"

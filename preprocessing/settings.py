@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from common.settings import Settings
-from preprocessing.feature_settings import TIME_FEATURES, Features
+from preprocessing.feature_settings import TIME_FEATURES, Features, check_features
 
 _UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
 ITEM_ID = "item_id"
@@ -67,6 +67,7 @@ class Events(Settings):
     time: Time
     order: str | None = Field(None, description="column that breaks ties of time inside a session")
     where: dict[str, Filter] = Field(default_factory=dict)
+    max_bad_share: float = Field(0.01, ge=0, le=1, description="more rows that cannot be used than this stop the job")
 
     @field_validator("time", mode="before")
     @classmethod
@@ -92,6 +93,8 @@ class Sessions(Settings):
     max_length: int = Field(20, ge=2, le=2000, description="the most recent events are kept")
     collapse_repeats: bool = Field(False, description="the same item several times in a row counts once")
     gap: Duration | None = Field(None, description="inactivity that ends a user's session")
+    min_item_count: int = Field(0, ge=0, description="items seen less often in training count as unknown")
+    unknown_items: Literal["keep", "drop"] = Field("keep", description="events of unknown items: keep or leave out")
 
     @property
     def gap_ns(self) -> int | None:
@@ -148,11 +151,11 @@ class Dataset(Settings):
                 raise ValueError(f"the column name '{column}' cannot be used: rename it in the events")
         if (events.user is None) != (self.sessions.gap is None):
             raise ValueError("sessions.gap and events.user go together: give both, or name events.session")
+        check_features(self)
         return self
 
     def columns(self) -> list[str]:
         """The raw columns that a request holds, in the order of the contract."""
         events = self.events
         keys = [events.key, events.item, events.time.column, *([events.order] if events.order else [])]
-        features = [*self.features.item.names(), *self.features.event.names()]
-        return list(dict.fromkeys([*keys, *features]))
+        return list(dict.fromkeys([*keys, *self.features.raw_columns()]))

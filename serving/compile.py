@@ -6,7 +6,9 @@ refused by name, so a repository that would prepare requests differently from tr
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from common.errors import UserError
 from preprocessing import operators
 from preprocessing.engine import ColumnSelector, Node, dag_ops, nvtabular, ops
 from serving.runtime.program import ARRAYS, PROGRAM, RequestProgram
-from serving.runtime.vocabulary import Vocabulary
+from serving.runtime.vocabulary import Vocabulary, pack_column
 
 Columns = dict[str, int]  # column name -> the step that makes it
 
@@ -70,6 +72,11 @@ class _Compiler:
             ops.AddMetadata: self._pass,
             ops.Rename: lambda op, names, of: {new: of[old[0]] for new, old in _mapping(op, names).items()},
             ops.Categorify: self._categorify,
+            operators.Encode: self._encode,
+            operators.HashBuckets: lambda op, names, of: {
+                name: self._step(op="hash", of=of[name], buckets=op.buckets) for name in names
+            },
+            operators.JoinTable: self._join,
             ops.Normalize: self._normalize,
             ops.Clip: lambda op, names, of: {
                 name: self._step(op="clip", of=of[name], min=op.min_value, max=op.max_value) for name in names
@@ -81,6 +88,9 @@ class _Compiler:
                 for name, function in op.outputs().items()
             },
             operators.ItemAge: self._age,
+            operators.SincePrevious: self._since_previous,
+            operators.Relative: self._relative,
+            operators.Frequency: self._frequency,
         }
 
     def compile(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -99,6 +109,7 @@ class _Compiler:
             "max_length": last.op.max_length,
             "gap_ns": last.op.gap,
             "collapse_repeats": last.op.collapse_repeats,
+            "drop_unknown": last.op.drop_unknown,
         }
         return document, self.arrays
 
@@ -137,12 +148,37 @@ class _Compiler:
         result: Columns = {}
         for name in names:
             table = pa.parquet.read_table(op.categories[name], columns=[name])
-            values = table.column(name)
-            text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
-            known = [value.encode() for value in values.to_pylist()] if text else values.to_pylist()
-            self.arrays |= Vocabulary(known).to_arrays(name)
-            self.vocabularies.append(name)
-            result[name] = self._step(op="lookup", of=of[name], vocabulary=name)
+            result[name] = self._lookup(name, Vocabulary(_known(table.column(name))), of[name])
+        return result
+
+    def _encode(self, op: operators.Encode, names: list[str], of: Columns) -> Columns:
+        return {name: self._lookup(name, Vocabulary(_known(op.values[name]), op.buckets), of[name]) for name in names}
+
+    def _lookup(self, name: str, vocabulary: Vocabulary, of: int) -> int:
+        name = self._unique(name, self.vocabularies)
+        self.arrays |= vocabulary.to_arrays(name)
+        self.vocabularies.append(name)
+        return self._step(op="lookup", of=of, vocabulary=name)
+
+    def _unique(self, name: str, taken: list[str]) -> str:
+        """The name, numbered where a column is encoded in several ways."""
+        numbered = (name if number == 1 else f"{name}/{number}" for number in itertools.count(1))
+        return next(candidate for candidate in numbered if candidate not in taken)
+
+    def _array(self, name: str, values: np.ndarray) -> str:
+        name = self._unique(name, self.plain_arrays)
+        self.arrays[name] = values
+        self.plain_arrays.append(name)
+        return name
+
+    def _join(self, op: operators.JoinTable, names: list[str], of: Columns) -> Columns:
+        row = self._lookup(f"{op.on}/key", Vocabulary(_known(op.keys)), of[names[0]])
+        result: Columns = {}
+        for column in op.columns:
+            name = f"{column}/joined"
+            self.arrays |= pack_column(name, _known(op.table.column(column)))
+            self.plain_arrays.append(name)
+            result[column] = self._step(op="take", of=row, array=name)
         return result
 
     def _normalize(self, op: ops.Normalize, names: list[str], of: Columns) -> Columns:
@@ -158,9 +194,41 @@ class _Compiler:
         return {name: self._step(op="fill", of=of[name], value=op.fill_val) for name in names}
 
     def _age(self, op: operators.ItemAge, names: list[str], of: Columns) -> Columns:
-        self.arrays["first_seen"] = op.first_seen
-        self.plain_arrays.append("first_seen")
-        return {"age": self._step(op="age", item=of[names[0]], time=of[names[1]], array="first_seen")}
+        assert op.first_seen is not None, "fit the workflow first"
+        array = self._array("first_seen", op.first_seen)
+        return {"age": self._step(op="age", item=of[names[0]], time=of[names[1]], array=array)}
+
+    def _since_previous(self, op: operators.SincePrevious, names: list[str], of: Columns) -> Columns:
+        step = self._step(
+            op="since_previous",
+            session=of[op.session],
+            item=of[op.item],
+            time=of[op.time],
+            order=of[op.order] if op.order else None,
+            encoded_item=of[op.encoded_item] if op.encoded_item else None,
+            gap_ns=op.gap,
+            collapse_repeats=op.collapse_repeats,
+        )
+        return {"since_previous": step}
+
+    def _relative(self, op: operators.Relative, names: list[str], of: Columns) -> Columns:
+        assert op.means is not None, "fit the workflow first"
+        array = self._array(f"{op.name}/means", op.means)
+        return {op.name: self._step(op="relative", of=of[names[0]], code=of[names[1]], array=array, log=op.log)}
+
+    def _frequency(self, op: operators.Frequency, names: list[str], of: Columns) -> Columns:
+        result: Columns = {}
+        for output, (name,) in _mapping(op, names).items():
+            array = self._array(f"{name}/counts", op.counts[name])
+            result[output] = self._step(op="frequency", of=of[name], array=array)
+        return result
+
+
+def _known(values: Any) -> list[Any]:
+    """Arrow values as a vocabulary holds them: numbers with NaN, or text as bytes, empty where it is missing."""
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        return [(value or "").encode() for value in values.to_pylist()]
+    return [math.nan if value is None else value for value in values.to_pylist()]
 
 
 def _mapping(op: Any, names: list[str]) -> dict[str, list[str]]:

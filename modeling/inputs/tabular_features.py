@@ -13,6 +13,7 @@ from modeling.inputs.aggregation import TabularAggregation
 from modeling.inputs.continuous import ContinuousFeatures, SoftEmbeddingFeatures
 from modeling.inputs.embedding import EmbeddingFeatures, feature_configs
 from modeling.inputs.initializers import PretrainedEmbeddingsInitializer
+from modeling.inputs.item_vectors import ItemVectors
 from modeling.inputs.pretrained import PretrainedEmbeddingFeatures
 from modeling.inputs.tabular import AsTabular, TabularModule, as_features, widths_of
 from modeling.schema import Feature, features_of
@@ -55,6 +56,9 @@ class TabularFeatures(TabularModule):
         Represent each continuous feature by a `SoftEmbedding`; the ``soft_embedding_`` arguments are its sizes.
     pretrained_output_dims, normalizer, sequence_combiner
         See `PretrainedEmbeddingFeatures`.
+    item_vectors : mapping of str to int, optional
+        Frozen tables of vectors that are looked up by the item's code: name -> width. See `ItemVectors`, whose
+        ``fill`` takes the vectors; `pretrained_output_dims` (if one number) and `normalizer` apply to them too.
     pre, post : str, TabularTransformation or list of them, optional
         What is done to the columns before they are embedded (such as "stochastic-swap-noise"), and to each feature's
         vector before they are joined (such as "layer-norm").
@@ -88,6 +92,7 @@ class TabularFeatures(TabularModule):
         pretrained_output_dims: int | Mapping[str, int] | None = None,
         normalizer: str | nn.Module | None = None,
         sequence_combiner: str | nn.Module | None = None,
+        item_vectors: Mapping[str, int] | None = None,
         pre: Any = None,
         post: Any = None,
     ) -> None:
@@ -135,7 +140,14 @@ class TabularFeatures(TabularModule):
         pretrained = PretrainedEmbeddingFeatures.from_schema(self.features, **vectors)  # type: ignore[arg-type]
         if pretrained is not None:
             self.to_merge["pretrained_embedding_module"] = pretrained
-        self._options.update(soft, **vectors, continuous_soft_embeddings=continuous_soft_embeddings)
+        if item_vectors:
+            clash = sorted(set(item_vectors) & {feature.name for feature in self.features})
+            if clash:
+                raise ValueError(f"item_vectors: there is a feature {clash[0]!r} already")
+            dims = pretrained_output_dims if isinstance(pretrained_output_dims, int) else None
+            self.to_merge["item_vectors_module"] = ItemVectors(self.item, item_vectors, dims, normalizer)
+        self._options.update(soft, **vectors, item_vectors=dict(item_vectors or {}))
+        self._options.update(continuous_soft_embeddings=continuous_soft_embeddings)
         self._options["embeddings_initializers"] = first
         self.finish()
 

@@ -4,7 +4,28 @@ They work in any NVTabular graph beside stock operators. Their arithmetic is tha
 which the server uses as well.
 """
 
-from preprocessing.operators.group import ITEM, KEYS, ORDER, SESSION, TIME, GroupSessions
-from preprocessing.operators.time import CyclicTime, ItemAge
+from preprocessing.operators.encode import Encode
+from preprocessing.operators.frequency import Frequency
+from preprocessing.operators.group import ITEM, KEYS, ORDER, SESSION, TIME, Group, GroupSessions
+from preprocessing.operators.hashing import HashBuckets
+from preprocessing.operators.join import JoinTable
+from preprocessing.operators.relative import Relative
+from preprocessing.operators.time import CyclicTime, ItemAge, SincePrevious
 
-__all__ = ["ITEM", "KEYS", "ORDER", "SESSION", "TIME", "CyclicTime", "GroupSessions", "ItemAge"]
+__all__ = [
+    "ITEM",
+    "KEYS",
+    "ORDER",
+    "SESSION",
+    "TIME",
+    "CyclicTime",
+    "Encode",
+    "Frequency",
+    "Group",
+    "GroupSessions",
+    "HashBuckets",
+    "ItemAge",
+    "JoinTable",
+    "Relative",
+    "SincePrevious",
+]

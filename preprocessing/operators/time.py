@@ -1,14 +1,17 @@
-"""Features of the time of an event: a point on a circle, and the age of its item."""
+"""Features of the time of an event: a point on a circle, the age of its item, the time since the event before."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from preprocessing import kernels
-from preprocessing.engine import ColumnSelector, Operator, StatOperator, Tags, dd
+from preprocessing import feature_kernels, frames, kernels
+from preprocessing.engine import ColumnSchema, ColumnSelector, Operator, Schema, StatOperator, Tags, dd
+from preprocessing.operators.reduce import merge_arrays, reduced
+
+_NEVER = np.iinfo(np.int64).max
 
 
 class CyclicTime(Operator):
@@ -30,10 +33,10 @@ class CyclicTime(Operator):
         """Output column -> ``"sin"`` or ``"cos"``."""
         return {f"{self.period}_{function}": function for function in ("sin", "cos")}
 
-    def transform(self, col_selector: ColumnSelector, df: pd.DataFrame) -> pd.DataFrame:
+    def transform(self, col_selector: ColumnSelector, df: Any) -> Any:
         """Compute both coordinates; see `kernels.cyclic`."""
-        time = df[col_selector.names[0]].to_numpy()
-        return pd.DataFrame(
+        time = frames.to_numpy(df[col_selector.names[0]])
+        return type(df)(
             {name: kernels.cyclic(time, self.period, function) for name, function in self.outputs().items()},
             index=df.index,
         )
@@ -65,19 +68,17 @@ class ItemAge(StatOperator):
 
     def fit(self, col_selector: ColumnSelector, ddf: dd.DataFrame) -> Any:
         """Lazily find the first time of every encoded item."""
-        item, time = col_selector.names
-        return ddf.groupby(item)[time].min()
+        return reduced(ddf, col_selector.names, _first_times, _earliest)
 
-    def fit_finalize(self, dask_stats: pd.Series) -> None:
+    def fit_finalize(self, dask_stats: np.ndarray) -> None:
         """Keep the first times as an array indexed by encoded item."""
-        self.first_seen = np.zeros(int(dask_stats.index.max()) + 1, dtype=np.int64)
-        self.first_seen[dask_stats.index.to_numpy()] = dask_stats.to_numpy()
+        self.first_seen = np.where(dask_stats == _NEVER, 0, dask_stats)
 
-    def transform(self, col_selector: ColumnSelector, df: pd.DataFrame) -> pd.DataFrame:
+    def transform(self, col_selector: ColumnSelector, df: Any) -> Any:
         """Compute the age; see `kernels.age_days`."""
         assert self.first_seen is not None, "fit the workflow first"
-        item, time = (df[name].to_numpy() for name in col_selector.names)
-        return pd.DataFrame({"age": kernels.age_days(time, item, self.first_seen)}, index=df.index)
+        item, time = (frames.to_numpy(df[name]) for name in col_selector.names)
+        return type(df)({"age": kernels.age_days(time, item, self.first_seen)}, index=df.index)
 
     def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
         """``age`` comes from item and time."""
@@ -99,3 +100,73 @@ class ItemAge(StatOperator):
     def output_dtype(self) -> type:
         """Double precision, until it is normalised."""
         return np.float64
+
+
+def _first_times(df: Any, names: Sequence[str]) -> np.ndarray:
+    """The earliest time of each code in one partition."""
+    item, time = (frames.to_numpy(df[name]) for name in names)
+    first = np.full(int(item.max(initial=0)) + 1, _NEVER, dtype=np.int64)
+    np.minimum.at(first, item, time)
+    return first
+
+
+def _earliest(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return merge_arrays(parts, np.minimum, _NEVER)
+
+
+class SincePrevious(Operator):
+    """The logarithm of 1 + the seconds since the event before it in the session (``since_previous``, float64).
+
+    Inputs: the columns that are named here. Partitions hold whole sessions, in any order of events. See
+    `feature_kernels.since_previous`.
+
+    Parameters
+    ----------
+    session, item, time : str
+        The raw columns.
+    order : str, optional
+        Breaks ties of time.
+    gap, collapse_repeats
+        As in `GroupSessions`.
+    encoded_item : str, optional
+        The encoded item, where events of unknown items are left out of the sessions.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        item: str,
+        time: str,
+        order: str | None = None,
+        gap: int | None = None,
+        collapse_repeats: bool = False,
+        encoded_item: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.session, self.item, self.time, self.order = session, item, time, order
+        self.gap, self.collapse_repeats, self.encoded_item = gap, collapse_repeats, encoded_item
+
+    def transform(self, col_selector: ColumnSelector, df: Any) -> Any:
+        """Compute it for one partition."""
+        key = frames.factorize(df[self.session])[0]
+        left_out = None
+        if self.encoded_item:
+            left_out = feature_kernels.left_out(key, frames.to_numpy(df[self.encoded_item]))
+        since = feature_kernels.since_previous(
+            key,
+            frames.factorize(df[self.item])[0] if self.collapse_repeats else key,
+            frames.to_numpy(df[self.time]),
+            frames.to_numpy(df[self.order]) if self.order else None,
+            self.gap,
+            self.collapse_repeats,
+            left_out,
+        )
+        return type(df)({"since_previous": since}, index=df.index)
+
+    def column_mapping(self, col_selector: ColumnSelector) -> dict[str, list[str]]:
+        """One number from all inputs."""
+        return {"since_previous": list(col_selector.names)}
+
+    def compute_column_schema(self, col_name: str, input_schema: Schema) -> ColumnSchema:
+        """A number of its own."""
+        return ColumnSchema(col_name, dtype=np.float64, tags=[Tags.CONTINUOUS])

@@ -14,16 +14,12 @@ from common.errors import UserError
 from preprocessing.preprocess import load_workflow, preprocess
 
 from .conftest import ROWS, table
-
-
-def sessions(folder, window, column):
-    read = pq.read_table(folder / window).to_pydict()
-    return dict(zip(read["session_id"], read[column], strict=True))
+from .helpers import assert_same, content, run, sessions
 
 
 def test_hand_computed_features(make, tmp_path):
     out = tmp_path / "features"
-    report = preprocess(make(), out)
+    report = run(make(), out)
     # tea is seen four times in training, mug twice, cup once: codes 3, 4, 5.
     assert sessions(out, "train", "item_id") == {"a": [3, 4], "b": [4, 3, 3], "c": [3, 5]}
     # "new" appears after training: the one code for unknown items.
@@ -45,14 +41,14 @@ def test_hand_computed_features(make, tmp_path):
 
 def test_only_training_fits_the_workflow(make, tmp_path):
     """Other prices and brands in valid and test change nothing in training's features."""
-    preprocess(make(), tmp_path / "one")
+    run(make(), tmp_path / "one")
     rows = [row if row[0] not in "de" else (*row[:3], "other", 1e6) for row in ROWS]
-    preprocess(make(table(rows)), tmp_path / "two")
+    run(make(table(rows)), tmp_path / "two")
     assert pq.read_table(tmp_path / "one" / "train").equals(pq.read_table(tmp_path / "two" / "train"))
 
 
 def test_schema_is_the_contract(make, tmp_path):
-    preprocess(make(features={"item": {"categorical": ["brand"]}, "time": ["hour", "age"]}), tmp_path / "features")
+    run(make(features={"item": {"categorical": ["brand"]}, "time": ["hour", "age"]}), tmp_path / "features")
     schema = TensorflowMetadata.from_proto_text_file(str(tmp_path / "features")).to_merlin_schema()
     item = schema["item_id"]
     assert {Tags.ITEM_ID.value, Tags.CATEGORICAL.value} <= {tag.value for tag in item.tags} | {"item_id"}
@@ -70,23 +66,43 @@ def test_a_session_survives_every_cut_into_partitions(make, tmp_path):
             f"s{rng.integers(60)}",
             f"i{rng.integers(30)}",
             f"2024-01-0{rng.integers(1, 6)}T10:{rng.integers(10, 59)}",
-            "x",
-            1.0,
+            ("x", "y", None)[rng.integers(3)],
+            rng.integers(1, 9) / 4,
         )
         for _ in range(600)
     ]
-    whole = split = None
-    for size, name in ((10**6, "whole"), (7, "split")):
-        preprocess(make(table(rows), split={"valid": 0.2, "test": 0.2}), tmp_path / name, partition_events=size)
-        read = {w: pq.read_table(tmp_path / name / w).to_pydict() for w in ("train", "valid", "test")}
-        whole, split = (read, split) if name == "whole" else (whole, read)
-    assert len(list((tmp_path / "split" / "train").glob("*.parquet"))) > 10
-    assert whole == split
+    found = {}
+    for size, parts in ((10**6, 1), (13, 47)):
+        out = tmp_path / str(size)
+        report = run(make(table(rows), split={"valid": 0.2, "test": 0.2}), out, partition_events=size)
+        found[parts] = content(out)
+        if parts > 1:
+            assert len(list((out / "train").glob("*.parquet"))) > 10
+    assert_same(found[1], found[47])
+    # All events are there, in the order of their times; equal times as they came.
+    times = {}
+    for session, item, at, *_ in sorted(rows, key=lambda row: row[2]):
+        times.setdefault(session, []).append((at, item))
+    lengths = {session["session_id"]: len(session["item_id"]) for window in found[1].values() for session in window}
+    assert lengths == {session: min(len(events), 20) for session, events in times.items() if len(events) > 1}
+    assert report["events"] == sum(lengths.values())
+
+
+def test_equal_times_keep_the_order_of_the_file(make, tmp_path):
+    """Every event at the same moment: the features tell the order of the rows."""
+    rows = [(f"s{n % 40}", f"i{n // 40}", f"2024-01-{1 + n % 40 // 10:02d}T10:00", "x", n / 1.0) for n in range(400)]
+    for size, cluster in ((10**6, "threads[1]"), (10, "threads[2]")):
+        out = tmp_path / f"out-{size}"
+        run(make(table(rows), split={"valid": 0.2, "test": 0.2}), out, partition_events=size, cluster=cluster)
+        for window in ("train", "valid", "test"):
+            for prices in sessions(out, window, "price").values():
+                assert prices == sorted(prices)
+                assert len(set(prices)) == 10
 
 
 def test_max_length_keeps_the_most_recent_and_repeats_collapse(make, tmp_path):
     out = tmp_path / "features"
-    preprocess(make(sessions={"max_length": 2, "collapse_repeats": True}), out)
+    run(make(sessions={"max_length": 2, "collapse_repeats": True}), out)
     assert sessions(out, "train", "item_id") == {"a": [3, 4], "b": [4, 3], "c": [3, 5]}
 
 
@@ -99,17 +115,17 @@ def test_sessions_from_user_and_gap(make, tmp_path):
         events={"files": "events.parquet", "user": "visit", "item": "sku", "time": "at"},
         sessions={"gap": "30 min"},
     )
-    preprocess(dataset, tmp_path / "features")
+    run(dataset, tmp_path / "features")
     train = pq.read_table(tmp_path / "features" / "train").to_pydict()
-    assert [len(items) for items in train["item_id"]] == [5, 2]
+    assert sorted(len(items) for items in train["item_id"]) == [2, 5]
     assert train["session_id"] == ["u", "u"]
 
 
 def test_split_by_share_takes_the_latest_sessions(make, tmp_path):
     rows = [(f"s{day}", sku, f"2024-01-{day:02d}T10:00", "x", 1.0) for day in range(1, 11) for sku in ("tea", "mug")]
-    preprocess(make(table(rows), split={"valid": 0.1, "test": 0.2}), tmp_path / "features")
-    assert list(sessions(tmp_path / "features", "valid", "item_id")) == ["s8"]
-    assert list(sessions(tmp_path / "features", "test", "item_id")) == ["s9", "s10"]
+    run(make(table(rows), split={"valid": 0.1, "test": 0.2}), tmp_path / "features")
+    assert sorted(sessions(tmp_path / "features", "valid", "item_id")) == ["s8"]
+    assert sorted(sessions(tmp_path / "features", "test", "item_id")) == ["s10", "s9"]
 
 
 def test_empty_window_says_which_and_what_there_is(make, tmp_path):
@@ -121,7 +137,7 @@ def test_empty_window_says_which_and_what_there_is(make, tmp_path):
 
 def test_failure_leaves_the_previous_output(make, tmp_path):
     out = tmp_path / "features"
-    preprocess(make(), out)
+    run(make(), out)
     before = identity(out)
     with pytest.raises(UserError):
         preprocess(make(table([(*row[:2], "never", *row[3:]) for row in ROWS])), out)
@@ -131,7 +147,7 @@ def test_failure_leaves_the_previous_output(make, tmp_path):
 
 def test_saved_workflow_gives_the_same_again(make, tmp_path):
     dataset = make(features={"item": {"categorical": ["brand"], "continuous": ["price"]}, "time": ["weekday", "age"]})
-    preprocess(dataset, tmp_path / "features")
+    run(dataset, tmp_path / "features")
     rows = [row for row in ROWS if row[0] in "abc"]
     raw = table(rows).to_pandas()
     raw["at"] = raw["at"].astype("datetime64[ns]").astype("int64")
@@ -143,7 +159,7 @@ def test_saved_workflow_gives_the_same_again(make, tmp_path):
 
 
 def test_sample_is_what_a_client_sends(make, tmp_path):
-    preprocess(make(), tmp_path / "features")
+    run(make(), tmp_path / "features")
     sample = pq.read_table(tmp_path / "features" / "sample.parquet")
     assert sample.to_pylist() == [
         {"visit": "e", "sku": "cup", "at": "2024-01-04T10:00:00", "brand": "y", "price": 5.0},
@@ -161,5 +177,5 @@ def test_sample_is_what_a_client_sends(make, tmp_path):
 
 def test_integer_ids_zero_and_negative_are_ordinary_items(make, tmp_path):
     rows = [(row[0], {"tea": 0, "mug": -5, "cup": 2, "new": 9}[row[1]], *row[2:]) for row in ROWS]
-    preprocess(make(table(rows).set_column(1, "sku", pa.array([row[1] for row in rows]))), tmp_path / "features")
+    run(make(table(rows).set_column(1, "sku", pa.array([row[1] for row in rows]))), tmp_path / "features")
     assert sessions(tmp_path / "features", "train", "item_id") == {"a": [3, 4], "b": [4, 3, 3], "c": [3, 5]}

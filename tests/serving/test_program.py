@@ -10,8 +10,10 @@ import pytest
 
 from common.errors import UserError
 from common.settings import validate
-from preprocessing import operators
-from preprocessing.engine import ops
+from preprocessing import frames, operators
+from preprocessing.contract import agree
+from preprocessing.engine import MerlinDataset, nvtabular, ops
+from preprocessing.events import clean
 from preprocessing.preprocess import load_workflow, preprocess
 from preprocessing.settings import Dataset
 from serving.compile import compile_workflow, save_program
@@ -93,13 +95,13 @@ def as_sent(table, program):
     return raw
 
 
-def as_read(table, dataset, tmp_path):
+def as_read(table, dataset, program, tmp_path):
     """Raw events as preprocessing reads them, ready for the workflow."""
-    from preprocessing.events import read_events
-
-    pq.write_table(table, tmp_path / "again.parquet")
-    events = dataset.events.model_copy(update={"files": ["again.parquet"]})
-    return read_events(dataset.model_copy(update={"events": events, "data_root": tmp_path})).table.to_pandas()
+    path = tmp_path / "again.parquet"
+    pq.write_table(table, path)
+    wire = {column.name: column.type for column in program.columns}
+    contract = agree(dataset, [path], EVENTS, wire)
+    return frames.from_table(clean(table, dataset, contract, path, 0).table)
 
 
 CASES = [
@@ -114,7 +116,7 @@ def test_program_equals_workflow_on_odd_data(tmp_path, kind, settings):
     """Integers bit for bit, and floats too: both sides compute with the same precision in the same order."""
     dataset, workflow, program = prepare(tmp_path, kind, **settings)
     unseen = generate(1, kind)  # other events, some of whose items and words training never saw
-    offline = workflow.transform(as_read(unseen, dataset, tmp_path))
+    offline = workflow.transform(as_read(unseen, dataset, program, tmp_path))
     online = program.run(as_sent(unseen, program))
     ids = [value.decode() if isinstance(value, bytes) else value for value in online.session_id.tolist()]
     assert ids == offline["session_id"].tolist()
@@ -150,7 +152,7 @@ def test_user_and_gap_answers_the_latest_session(tmp_path):
     settings = {"sessions": {"gap": "2 h", "max_length": 4}}
     dataset, workflow, program = prepare(tmp_path, "text", **settings)
     unseen = generate(3, "text")
-    offline = workflow.transform(as_read(unseen, dataset, tmp_path))
+    offline = workflow.transform(as_read(unseen, dataset, program, tmp_path))
     latest = dict(zip(offline["session_id"], offline["item_id"], strict=True))  # later ones replace earlier ones
     online = program.run(as_sent(unseen, program))
     assert len(online.session_id) == len(latest) < len(offline)
@@ -214,13 +216,30 @@ def test_an_operator_without_counterpart_is_refused_by_name(tmp_path):
         compile_workflow(workflow, request)
 
 
-def test_hash_buckets_are_refused_rather_than_served_wrongly(tmp_path):
-    _, workflow, _ = prepare(tmp_path, "text")
-    request = json.loads((tmp_path / "features" / "request.json").read_text())
-    node = next(n for n in _nodes(workflow.output_node) if isinstance(n.op, ops.Categorify))
-    node.op.num_buckets = 5
+def stock_graph(tmp_path, **options):
+    """Sessions whose items are encoded by the stock operator, and the request that goes with them."""
+    raw = pa.table({"visit": [1, 1, 2], "sku": ["tea", "mug", "tea"], "at": [1, 2, 3]}).to_pandas()
+    item = ["sku"] >> ops.Categorify(out_path=str(tmp_path), **options) >> ops.Rename(name="item_id")
+    names = {operators.SESSION: "visit", operators.ITEM: "sku", operators.TIME: "at"}
+    for name, column in names.items():
+        item = item + ([column] >> ops.Rename(name=name))
+    workflow = nvtabular.Workflow(item >> operators.GroupSessions(9)).fit(MerlinDataset(raw))
+    roles = {"visit": ("INT64", "session"), "sku": ("BYTES", "item"), "at": ("INT64", "time")}
+    columns = [{"name": name, "type": kind, "role": role} for name, (kind, role) in roles.items()]
+    return workflow, {"columns": columns, "time": {"unit": "ns", "format": None}}
+
+
+def test_stock_categorify_is_translated_too(tmp_path):
+    program = save_program(*compile_workflow(*stock_graph(tmp_path)), tmp_path / "program")
+    sku = np.array([b"tea", b"mug", b"new"], dtype=object)
+    found = program.run({"visit": np.array([7, 7, 7]), "sku": sku, "at": np.arange(3)})
+    assert found.features["item_id"].tolist() == [[3, 4, 2]]
+    assert found.unknown_events.tolist() == [1]
+
+
+def test_stock_hash_buckets_are_refused_rather_than_served_wrongly(tmp_path):
     with pytest.raises(UserError, match="operator Categorify cannot be exported: only plain vocabularies"):
-        compile_workflow(workflow, request)
+        compile_workflow(*stock_graph(tmp_path, num_buckets=5, freq_threshold=2))
 
 
 def test_a_workflow_that_does_not_end_in_sessions_is_refused(tmp_path):
