@@ -35,8 +35,9 @@ def run_demo(output: Path, sessions: int, items: int, epochs: int | None, seed: 
     Returns
     -------
     dict
-        ``events``, ``sessions``, ``prepared`` (the report of the features), ``training``, ``metrics`` (model, optimum, popularity, cooccurrence), ``answers``
-        (what Triton answered live), ``loadtest`` (a row a concurrency) and ``serving`` (the row at 4 clients).
+        ``events``, ``sessions``, ``prepared`` (the report of the features), ``training``, ``metrics`` (model, optimum,
+        popularity, cooccurrence), ``answers`` (what Triton answered live), ``loadtest`` (a row a concurrency) and
+        ``serving`` (the row at 4 clients).
     """
     from preprocessing.shop import ShopSettings, write_events
 

@@ -177,7 +177,7 @@ def tail(catalogue: Mapping[str, Any]) -> str:
     most = f"The {half:,} most popular of" if half > 1 else "The most popular of"
     verb = "make" if half > 1 else "makes"
     rare = share(catalogue["rare_share"])
-    return f"{most} {items:,} items {verb} half of the events; {rare} of items have fewer than 5 events."
+    return f"{most} {items:,} items {verb} half of the training events; {rare} of items have fewer than 5 of them."
 
 
 def unknown(features: Mapping[str, Any], window: str = "test") -> list[tuple[str, float]]:

@@ -199,7 +199,7 @@ def _items(catalogue: Mapping[str, Any]) -> list[str]:
     drawn = first[: plots.TOP]
     part = facts.share(sum(entry["events"] for entry in drawn), total)
     said = [
-        f"The {len(drawn)} most popular of {catalogue['items']:,} items have {part} of the events."
+        f"The {len(drawn)} most popular of {catalogue['items']:,} items have {part} of the training events."
         if len(drawn) > 1
         else ""
     ]

@@ -10,8 +10,8 @@ import pytest
 
 from common.errors import UserError
 from preprocessing.shop import Shop, ShopSettings, build_shop, next_item_probabilities, optimum, simulate, write_events
-from preprocessing.shop_law import BUY, CART, VIEW, draw_next_items
-from preprocessing.shop_oracle import expected_gains, prefixes_of, realised_gains
+from preprocessing.shop.law import BUY, CART, VIEW, draw_next_items
+from preprocessing.shop.oracle import expected_gains, prefixes_of, realised_gains
 
 SMALL = ShopSettings(seed=3, items=120, categories=6, sessions=4_000, days=10)
 

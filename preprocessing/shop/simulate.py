@@ -1,20 +1,8 @@
-"""The simulated shop: raw events of shoppers whose next item follows a known law.
-
-The demo and the tests need data on which the right answer is known. Here the events come from an explicit law
-(`preprocessing.shop_law`), so the best accuracy that any model can reach on held-out sessions can be computed
-(`preprocessing.shop_oracle`), and a model is judged by its share of that::
-
-    settings = ShopSettings(seed=7, sessions=40_000)
-    write_events(settings, Path("events.parquet"))
-    optimum(build_shop(settings), pq.read_table("events.parquet"), session_ids=held_out)  # {"ndcg@20": ..., ...}
-
-The same from a shell: ``python -m preprocessing.shop events.parquet``.
-"""
+"""Draw the events of the simulated shop and write them as parquet."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.errors import UserError
-from preprocessing.shop_law import (
+from preprocessing.shop.law import (
     EVENT_TYPES,
     PADDING,
     VIEW,
@@ -32,19 +20,7 @@ from preprocessing.shop_law import (
     ShopSettings,
     build_shop,
     draw_next_items,
-    next_item_probabilities,
 )
-from preprocessing.shop_oracle import optimum
-
-__all__ = [
-    "Shop",
-    "ShopSettings",
-    "build_shop",
-    "next_item_probabilities",
-    "optimum",
-    "simulate",
-    "write_events",
-]
 
 # Relative traffic by hour of the day (quiet at night, highest in the evening) and by weekday, Monday first.
 _BY_HOUR = np.array([4, 2, 1, 1, 1, 2, 4, 7, 9, 10, 11, 12, 13, 12, 11, 11, 12, 13, 15, 18, 20, 18, 13, 8], float)
@@ -164,7 +140,3 @@ def _times(settings: ShopSettings, lengths: Ints, rng: np.random.Generator) -> I
     gaps = np.clip(gaps, 1_000, 1_200_000).astype(np.int64)
     gaps[:, 0] = 0
     return start[:, None] + gaps.cumsum(axis=1)
-
-
-if __name__ == "__main__":
-    print(write_events(ShopSettings(), sys.argv[1] if len(sys.argv) > 1 else "events.parquet"))

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
-from preprocessing.shop_law import EVENT_TYPES, PADDING, Floats, Ints, Shop, next_item_probabilities
+from preprocessing.shop.law import EVENT_TYPES, PADDING, Floats, Ints, Shop, next_item_probabilities
 
 # What an item at a rank (1 is the top) is worth when it is the one that came, for ranks up to k.
 GAINS: dict[str, Callable[[Floats], Floats]] = {
