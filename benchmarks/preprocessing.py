@@ -15,6 +15,7 @@ Stock NVTabular gets fewer events and a time limit. On as many, nextitem and Pol
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -160,6 +161,9 @@ def _groups(options: argparse.Namespace, folder: Path) -> list[Group]:
 def main() -> int:
     """Measure and print; returns the exit code."""
     options = _options()
+    busy = os.getloadavg()[0]
+    if busy > (os.cpu_count() or 1) / 4:
+        say(f"The machine is busy (load {busy:.1f}): wall seconds will be too many, CPU seconds hardly")
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.data or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)

@@ -67,9 +67,10 @@ def read_day(features: Path | str, day: str, verify: bool = True) -> dict[str, A
     manifest = read_manifest(folder, DAY, _MADE_BY, verify)
     if manifest.get("inputs", {}).get("features") != identity(features):
         raise UserError(f"{folder} was made by other features than {features}: remove it and append its files again")
-    foreign = [entry.name for entry in folder.iterdir() if entry.name != MANIFEST and entry.suffix != ".parquet"]
+    foreign = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".parquet"]
+    foreign = [path for path in foreign if path != folder / MANIFEST]
     if foreign:
-        raise UserError(f"{folder / min(foreign)} is no parquet file, and a day holds nothing else: remove it")
+        raise UserError(f"{min(foreign)} is no parquet file, and a day holds nothing else: remove it")
     return manifest
 
 
@@ -136,8 +137,8 @@ def window_files(features: Path | str, window: str) -> list[Path]:
 
 
 def session_files(folder: Path) -> list[Path]:
-    """The files of a day that hold sessions; the others hold raw events."""
-    return sorted(folder.glob("part-*.parquet"))
+    """The files of a day that hold sessions; those in folders of the day hold raw events."""
+    return sorted(folder.glob("*.parquet"))
 
 
 def day_identities(features: Path | str, windows: Sequence[str]) -> Mapping[str, str]:

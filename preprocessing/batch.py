@@ -16,7 +16,7 @@ from common.progress import step
 from preprocessing import frames
 from preprocessing.cluster import Workers
 from preprocessing.continuing import OPEN_FOR, Carried, DayPart, bounds, by_day, carry, iso_day
-from preprocessing.day_parts import Part, Source, name_of, open_events
+from preprocessing.day_parts import OPEN, Part, Source, name_of, open_events
 from preprocessing.engine import ColumnSelector, nvtabular
 from preprocessing.kernels import UNKNOWN
 from preprocessing.preprocess import find_sessions, read_events
@@ -39,7 +39,7 @@ class Batch:
     days : dict of str to dict
         ISO date -> what the part of that day says of itself, ascending.
     folder : Path
-        Holds a folder a day with the files of its part.
+        Holds a folder a day with the files of its part: sessions, and in ``open/`` and ``quarantine/`` raw events.
     """
 
     name: str
@@ -131,10 +131,12 @@ def _go_on(job: Spill, workers: Workers, earlier: pa.Table | None, since: int) -
 def _leave(job: Spill, folder: Path, name: str) -> None:
     """What is open at the end, and the rows that cannot be used, go with the last day."""
     tables = [pa.parquet.read_table(path) for path in sorted(job.folder.glob("open-*.parquet"))]
-    pa.parquet.write_table(pa.concat_tables(tables), folder / f"open-{name}.parquet", compression="zstd")
+    (folder / OPEN).mkdir()
+    pa.parquet.write_table(pa.concat_tables(tables), folder / OPEN / f"{name}.parquet", compression="zstd")
     unusable = job.folder / "quarantine.parquet"
     if unusable.exists():
-        unusable.rename(folder / f"quarantine-{name}.parquet")
+        (folder / "quarantine").mkdir()
+        unusable.rename(folder / "quarantine" / f"{name}.parquet")
 
 
 def _facts(

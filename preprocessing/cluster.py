@@ -80,6 +80,8 @@ class Workers:
             )
         self._kind = matched[1] or matched[3] or matched[4]
         self._count = int(matched[2] or 0)
+        # Whether the workers see the memory of this process.
+        self.local = self._kind == "threads"
         self._closing: list[Any] = []
         self._client: Any = None
 
@@ -98,7 +100,8 @@ class Workers:
         except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
             self.__exit__(None, None, None)
             raise UserError(
-                f"--cluster {self.cluster}: no Dask scheduler answers there ({error}): start one, or correct the address"
+                f"--cluster {self.cluster}: no Dask scheduler answers there ({error}): start one, or correct the "
+                "address"
             ) from error
         self._client = client
         self._closing.append(client)
@@ -133,8 +136,8 @@ class Workers:
         self._client = None
         if self._kind != "threads" and error is not None and _is_loss(error):
             raise UserError(
-                f"--cluster {self.cluster}: workers or the scheduler were lost ({error}): run it again, with more memory "
-                "a worker if that is what was missing"
+                f"--cluster {self.cluster}: workers or the scheduler were lost ({error}): run it again, with more "
+                "memory a worker if that is what was missing"
             ) from error
 
     def map(

@@ -22,6 +22,9 @@ from common.days import DAYS, list_days, read_day
 from common.errors import UserError
 from preprocessing.kernels import DAY
 
+# The folder inside a day's for the raw events of open sessions.
+OPEN = "open"
+
 
 @dataclass(frozen=True)
 class Source:
@@ -64,8 +67,8 @@ class Part:
     facts: Mapping[str, Any]
 
     def files(self, folder: Path) -> list[Path]:
-        """Its files in a folder."""
-        return sorted(folder.glob(f"*-{self.name}*.parquet"))
+        """Its files in a day's folder."""
+        return sorted(folder.rglob(f"*{self.name}*.parquet"))
 
 
 def sources_of(paths: Sequence[Path], features: Path) -> tuple[Source, ...]:
@@ -157,11 +160,11 @@ def open_events(features: Path, parts: Sequence[Part], ends: int, key: str) -> p
     tables: list[pa.Table] = []
     seen: set[Any] = set()
     for part in before:
-        paths = [path for path in part.files(features / DAYS / part.day) if path.name.startswith("open-")]
-        if before[0].ends - part.ends >= DAY or not paths:
+        path = features / DAYS / part.day / OPEN / f"{part.name}.parquet"
+        if before[0].ends - part.ends >= DAY or not path.is_file():
             continue
         read_day(features, part.day)
-        table = pa.parquet.read_table(paths[0])
+        table = pa.parquet.read_table(path)
         keys = table.column(key)
         if seen:
             table = table.filter(pc.invert(pc.is_in(keys, pa.array(list(seen), keys.type))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -131,11 +132,28 @@ def _decoded(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
 
 
+def repeated_text(dataset: Dataset, types: Mapping[str, pa.DataType]) -> list[str]:
+    """Columns of text that may stay dictionaries: features that are neither ids nor filtered."""
+    events = dataset.events
+    special = {events.key, events.item, events.time.column, events.order, *events.where}
+    return [name for name, kind in types.items() if pa.types.is_string(kind) and name not in special]
+
+
+def _clean_text(values: pa.ChunkedArray) -> bool:
+    """Whether a dictionary holds plain text, and none of it empty."""
+    if values.type.value_type != pa.string():
+        return False
+    return not any(pc.any(pc.equal(chunk.dictionary, "")).as_py() for chunk in values.chunks)
+
+
 def _convert(
     values: pa.ChunkedArray, name: str, kind: pa.DataType, dataset: Dataset
 ) -> tuple[pa.ChunkedArray | pa.Array, np.ndarray | None, str]:
     """A column in the form of the contract; which values are wrong, or None; and why."""
-    events, values = dataset.events, _decoded(values)
+    events = dataset.events
+    if pa.types.is_dictionary(values.type) and name in repeated_text(dataset, {name: kind}) and _clean_text(values):
+        return values, None, ""
+    values = _decoded(values)
     if name == events.time.column:
         return _time(values, dataset)
     if name in (events.key, events.item):

@@ -183,7 +183,11 @@ def _inspect_csv(path: Path, wanted: Sequence[str], numbers: Collection[str]) ->
 
 
 def blocks(
-    chunk: Chunk, wanted: Sequence[str], block_events: int, on_bad: Callable[[int, str], None]
+    chunk: Chunk,
+    wanted: Sequence[str],
+    block_events: int,
+    on_bad: Callable[[int, str], None],
+    repeated: Sequence[str] = (),
 ) -> Iterator[pa.Table]:
     """Read a chunk in blocks: of parquet with the file's types, of csv as text.
 
@@ -197,6 +201,8 @@ def blocks(
         Events a block of a parquet file, at most.
     on_bad : callable
         Told the line number and the text of each csv line whose number of fields is not the header's.
+    repeated : sequence of str
+        Columns of text that parquet files may give as dictionaries, which is how most of them hold it.
 
     Raises
     ------
@@ -207,7 +213,7 @@ def blocks(
         yield from _csv_blocks(chunk.path, wanted, on_bad)
         return
     try:
-        with pa.parquet.ParquetFile(chunk.path) as file:
+        with pa.parquet.ParquetFile(chunk.path, read_dictionary=list(repeated)) as file:
             groups = list(chunk.row_groups or range(file.num_row_groups))
             for batch in file.iter_batches(block_events, row_groups=groups, columns=list(wanted)):
                 yield pa.Table.from_batches([batch])

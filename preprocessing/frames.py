@@ -51,7 +51,16 @@ def to_arrow(column: Any) -> pa.Array:
     if isinstance(array, pd.arrays.ArrowExtensionArray):  # type: ignore[attr-defined]  # absent from the stubs
         chunks = array.__arrow_array__()
         return chunks.combine_chunks() if isinstance(chunks, pa.ChunkedArray) else chunks
-    return pa.array(np.asarray(array), from_pandas=True)
+    if _of_numpy(array):
+        return pa.array(np.asarray(array), from_pandas=True)
+    # Categories, nullable numbers, times of a zone: as Python objects they would lose their kind, times nanoseconds.
+    values = pa.array(pd.Series(array), from_pandas=True)
+    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+
+
+def _of_numpy(array: Any) -> bool:
+    extension = pd.arrays.NumpyExtensionArray  # type: ignore[attr-defined]  # absent from the stubs
+    return isinstance(array, np.ndarray | extension) or isinstance(array.dtype, np.dtype)
 
 
 def to_table(frame: Any) -> pa.Table:
@@ -73,6 +82,14 @@ def from_table(table: pa.Table, gpu: bool = False) -> Any:
 def _arrow_type(kind: pa.DataType) -> Any:
     nested = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     return pd.ArrowDtype(kind) if nested or pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
+
+
+def decoded(table: pa.Table) -> pa.Table:
+    """The same table with dictionaries as the values that they stand for."""
+    for position, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(position, field.name, table.column(position).cast(field.type.value_type))
+    return table
 
 
 def arrow_column(values: pa.Array) -> Any:
@@ -107,7 +124,7 @@ def take(column: Any, rows: np.ndarray) -> Any:
     if isinstance(column, np.ndarray):
         return column[rows]
     array = getattr(column, "array", column)
-    return array.take(rows) if isinstance(array.dtype, pd.ArrowDtype) else np.asarray(array)[rows]
+    return np.asarray(array)[rows] if _of_numpy(array) else array.take(rows)
 
 
 def to_numpy(column: Any) -> np.ndarray:

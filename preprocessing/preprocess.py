@@ -34,6 +34,8 @@ from preprocessing.workflow import build, item_encoder, schema_of
 
 _KIND = "features"
 PARTITION_EVENTS = 2_000_000
+# So many values, 8 bytes each and copied once while they are sorted, stay in memory between the steps.
+_IN_MEMORY = 80_000_000
 
 
 def preprocess(
@@ -86,7 +88,9 @@ def preprocess(
     ):
         unfitted = build(dataset)
         contract = agree(dataset, expand(dataset.data_root, dataset.events.files), partition_events)
-        job = Spill(dataset, contract, Path(scratch), max(1, -(-contract.rows // partition_events)))
+        count = max(1, -(-contract.rows // partition_events))
+        small = workers.local and contract.rows * len(contract.types) <= _IN_MEMORY
+        job = Spill(dataset, contract, Path(scratch), count, held={} if small else None)
         spilled, partitions = gather(job, workers, folder.path, output)
         windows = split(partitions, dataset)
         with step("Fitting the workflow on the training window") as bar:

@@ -3,7 +3,8 @@
     files -> chunks -> `spill`: clean, and append to partitions by the hash of the session key
                     -> `arrange`: sort one partition into sessions -> `Partition`
 
-Partitions live in a scratch folder as uncompressed Arrow files that are mapped into memory, not read.
+Partitions live in a scratch folder as uncompressed Arrow files that are mapped into memory, not read. What is small,
+and worked on by threads of one process, stays in memory instead.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import pyarrow.parquet
 
 from preprocessing import frames, kernels
 from preprocessing.contract import Contract, wanted_columns
-from preprocessing.events import REASON, clean, malformed
+from preprocessing.events import REASON, clean, malformed, repeated_text
 from preprocessing.feature_kernels import stable_hash
 from preprocessing.files import Chunk, blocks
 from preprocessing.settings import Dataset
@@ -37,12 +38,25 @@ _NOTHING = pa.table({REASON: pa.array([], pa.string())})
 
 @dataclass(frozen=True)
 class Spill:
-    """What `spill` needs besides the chunk."""
+    """What `spill` needs besides the chunk.
+
+    Attributes
+    ----------
+    dataset, contract
+        What the columns mean and what form they take.
+    folder : Path
+        For scratch files.
+    partitions : int
+        How many to spread the events over.
+    held : dict, optional
+        Where the events of (partition, chunk) stay instead of in files: for threads of one process only.
+    """
 
     dataset: Dataset
     contract: Contract
     folder: Path
     partitions: int
+    held: dict[tuple[int, int], list[pa.Table]] | None = None
 
 
 @dataclass
@@ -84,7 +98,8 @@ def spill(job: Spill, number: int, chunk: Chunk) -> Spilled:
 
     first_row = chunk.first_row
     try:
-        for block in blocks(chunk, wanted_columns(job.dataset), _BLOCK_EVENTS, on_bad):
+        repeated = repeated_text(job.dataset, job.contract.types)
+        for block in blocks(chunk, wanted_columns(job.dataset), _BLOCK_EVENTS, on_bad, repeated):
             cleaned = clean(block, job.dataset, job.contract, chunk.path, first_row)
             first_row += len(block)
             result.read += cleaned.read
@@ -92,10 +107,13 @@ def spill(job: Spill, number: int, chunk: Chunk) -> Spilled:
             if cleaned.bad is not None:
                 apart.append(cleaned.bad)
             for partition, table in _distribute(cleaned.table, job.dataset.events.key, job.partitions):
+                if job.held is not None:
+                    job.held.setdefault((partition, number), []).append(table)
+                    continue
                 if partition not in writers:
                     path = unfinished(job.folder / f"spill-{partition:05d}-{number:05d}.arrow")
-                    writers[partition] = path, pa.ipc.new_file(str(path), table.schema)
-                writers[partition][1].write_table(table)
+                    writers[partition] = path, pa.ipc.new_file(str(path), frames.decoded(table.slice(0, 0)).schema)
+                writers[partition][1].write_table(frames.decoded(table))
     finally:
         for _, writer in writers.values():
             writer.close()
@@ -114,7 +132,8 @@ def spill(job: Spill, number: int, chunk: Chunk) -> Spilled:
 def unfinished(path: Path) -> Path:
     """Where to write a file before it gets its name.
 
-    A cluster that believes a worker lost has its task done by another one: neither may see half of what the other wrote.
+    A cluster that believes a worker lost has its task done by another one: neither may see half of what the other
+    wrote.
     """
     return path.with_name(f".{path.name}-{uuid4().hex}")
 
@@ -169,6 +188,8 @@ class Partition:
         Events left out, by reason.
     statistics : EventStatistics
         Of the events that are kept.
+    held : tuple, optional
+        Events, starts and offsets, where they stay in memory.
     """
 
     folder: Path
@@ -177,6 +198,11 @@ class Partition:
     events: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     statistics: EventStatistics = field(default_factory=EventStatistics)
+    held: tuple[pa.Table, np.ndarray, np.ndarray] | None = field(default=None, repr=False)
+
+    def __dask_tokenize__(self) -> tuple[str, int]:
+        """Name the partition to dask without reading it."""
+        return str(self.folder), self.number
 
     @property
     def _path(self) -> Path:
@@ -187,18 +213,25 @@ class Partition:
 
     def starts(self) -> np.ndarray:
         """First moment of each session, ascending: int64 [S], nanoseconds since 1970."""
+        if self.held is not None:
+            return self.held[1]
         return np.load(self._array("starts"), mmap_mode="r") if self.sessions else np.zeros(0, np.int64)
 
     def offsets(self) -> np.ndarray:
         """Where each session begins among the events: int64 [S + 1]."""
+        if self.held is not None:
+            return self.held[2]
         return np.load(self._array("offsets"), mmap_mode="r") if self.sessions else np.zeros(1, np.int64)
 
     def table(self, begin: int = 0, end: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Events `begin` to `end` of the partition, without copying what is a number."""
-        with pa.memory_map(str(self._path)) as source:
-            table = pa.ipc.open_file(source).read_all()
+        if self.held is not None:
+            table = self.held[0]
+        else:
+            with pa.memory_map(str(self._path)) as source:
+                table = pa.ipc.open_file(source).read_all()
         table = table.select(list(columns)) if columns is not None else table
-        return table.slice(begin, None if end is None else end - begin)
+        return frames.decoded(table.slice(begin, None if end is None else end - begin))
 
     def write(self, table: pa.Table, starts: np.ndarray, offsets: np.ndarray) -> None:
         """Put sorted events into the partition's files."""
@@ -225,10 +258,17 @@ def arrange(job: Spill, number: int) -> Partition:
         arranged: Partition = pickle.loads(done.read_bytes())
         return arranged
     paths = sorted(job.folder.glob(f"spill-{number:05d}-*.arrow"))
-    if not paths:
-        return partition
     sources = [pa.memory_map(str(path)) for path in paths]
-    table = pa.concat_tables([pa.ipc.open_file(source).read_all() for source in sources])
+    tables = [pa.ipc.open_file(source).read_all() for source in sources]
+    if job.held is not None:
+        for piece in sorted(piece for piece in list(job.held) if piece[0] == number):
+            tables += job.held.pop(piece)
+    if not tables:
+        return partition
+    if any(table.schema != tables[0].schema for table in tables):
+        tables = [frames.decoded(table) for table in tables]
+    table = pa.concat_tables(tables)
+    del tables
     events, rules = job.dataset.events, job.dataset.sessions
     key = frames.codes(table.column(events.key))
     time = table.column(events.time.column).to_numpy()
@@ -250,7 +290,12 @@ def arrange(job: Spill, number: int) -> Partition:
     rows, offsets = kernels.take_ranges(grouped.rows, first[by_start], last[by_start])
     if len(rows):
         partition.statistics.add(time[rows], np.diff(offsets))
-        partition.write(table.take(pa.array(rows)), moments[by_start], offsets)
+        sessions = table.take(pa.array(rows))
+        if job.held is not None:
+            partition.held = sessions.combine_chunks(), moments[by_start], offsets
+            partition.sessions, partition.events = len(moments), len(sessions)
+            return partition
+        partition.write(sessions, moments[by_start], offsets)
     path = unfinished(done)
     path.write_bytes(pickle.dumps(partition))
     os.replace(path, done)

@@ -20,6 +20,7 @@ from preprocessing.kernels import NULL, RESERVED, UNKNOWN
 _FAN_IN = 8
 # A table by position is worth its memory while it is at most this many times larger than the vocabulary.
 _SPREAD = 16
+_LARGEST = np.iinfo(np.int64).max
 
 
 class Encode(StatOperator):
@@ -147,7 +148,7 @@ class _Table:
         if pa.types.is_integer(values.type) and len(values):
             numbers = values.to_numpy(zero_copy_only=False)
             low, high = int(numbers.min()), int(numbers.max())
-            if high - low < _SPREAD * len(numbers) + 65_536:
+            if high - low < _SPREAD * len(numbers) + 65_536 and low >= -_LARGEST and high < _LARGEST:
                 # One place before and one behind: what lies outside is looked up there.
                 self.low = low - 1
                 self.codes = np.full(high - low + 3, UNKNOWN, dtype=np.int64)
@@ -205,8 +206,11 @@ def _merge(parts: Sequence[dict[str, pa.Table]], names: Sequence[str]) -> dict[s
         tables = [part[name] for part in parts]
         kinds = {table.schema.field("value").type for table in tables}
         if len(kinds) > 1:
+            # Of a partition that holds nothing, not even the kind is known.
+            kinds.discard(pa.null())
             # Whole numbers in one partition, with gaps (as floating point) in another.
-            kind = pa.string() if any(pa.types.is_string(kind) for kind in kinds) else pa.float64()
+            text = any(pa.types.is_string(kind) for kind in kinds)
+            kind = kinds.pop() if len(kinds) == 1 else pa.string() if text else pa.float64()
             tables = [_table(table.column("value").cast(kind), table.column("count")) for table in tables]
         grouped = pa.concat_tables(tables).group_by("value", use_threads=False).aggregate([("count", "sum")])
         merged[name] = _table(grouped.column("value"), grouped.column("count_sum"))

@@ -84,7 +84,11 @@ class Group(ops.Groupby):
         counts = np.add.reduceat(there, first, dtype=np.int64) if len(first) else np.zeros(0, np.int64)
         if agg == "count":
             return counts.astype(np.int32)
+        if agg in ("min", "max") and column.dtype.kind not in "biuf":
+            return self._extreme(column, agg, rows, offsets, counts)
         values = column.to_numpy()[rows]
+        if agg in ("sum", "mean") and values.dtype.kind in "bf":
+            values = values.astype(np.float64)
         fill: Any = 0
         if agg in ("min", "max") and values.dtype.kind == "f":
             fill = np.inf if agg == "min" else -np.inf
@@ -94,6 +98,27 @@ class Group(ops.Groupby):
             return result if counts.all() else np.where(counts > 0, result, np.nan)
         with np.errstate(invalid="ignore"):
             return (result / counts if agg == "mean" else result).astype(np.float32)
+
+    def _extreme(self, column: pd.Series, agg: str, rows: np.ndarray, offsets: np.ndarray, counts: np.ndarray) -> Any:
+        """The smallest or largest of text or times: by the place of each value among all."""
+        codes, distinct = pd.factorize(column, sort=True)
+        codes = codes[rows]
+        codes = np.where(codes < 0, len(distinct), codes) if agg == "min" else codes
+        place = _REDUCTIONS[agg].reduceat(codes, offsets[:-1]) if len(counts) else codes[:0]
+        return pd.Series(distinct).reindex(np.where(counts > 0, place, -1)).reset_index(drop=True)
+
+    def compute_column_schema(self, col_name: str, input_schema: Schema) -> ColumnSchema:
+        """As Groupby gives it, and for lists of a limited length then ListSlice."""
+        schema: ColumnSchema = super().compute_column_schema(col_name, input_schema)
+        if self.max_length is None or self._find_agg(schema, input_schema) != "list":
+            return schema
+        properties = {**schema.properties, "value_count": {"min": 0, "max": self.max_length}}
+        return schema.with_shape((None, (0, self.max_length))).with_properties(properties).with_tags([Tags.LIST])
+
+    def _find_agg(self, col_schema: ColumnSchema, input_schema: Schema) -> str:
+        # Groupby takes the column's name out of the output's wherever it stands: of "i-list" it leaves "lst".
+        source, *_ = self.column_mapping(ColumnSelector(input_schema.column_names))[col_schema.name]
+        return str(col_schema.name).removeprefix(f"{source}{self.name_sep}")
 
     def _on_gpu(self, col_selector: ColumnSelector, df: Any) -> Any:
         """The stock operators, which are at home there."""

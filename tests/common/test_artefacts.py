@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from common.artefacts import MANIFEST, identity, new_folder, read_manifest
+from common.artefacts import MANIFEST, identity, new_folder, read_manifest, tidy
 from common.errors import UserError
 
 
@@ -77,6 +77,36 @@ def test_altered_folder_is_refused(tmp_path, what):
         (target / MANIFEST).write_text("{")
     with pytest.raises(UserError, match="make the folder anew"):
         read_manifest(target, "model", "nextitem train")
+
+
+def test_days_of_features_are_no_part_of_them(tmp_path):
+    """They come and go, and may be half written; anything else that is not listed is refused, also in a model."""
+    for kind in ("features", "model"):
+        with new_folder(tmp_path / kind, kind, {}) as folder:
+            (folder.path / "data").write_text("x")
+        for place in ("days/2024-01-01", "days/.2024-01-02.partial-7"):
+            (tmp_path / kind / place).mkdir(parents=True)
+            (tmp_path / kind / place / "half").write_text("x")
+    read_manifest(tmp_path / "features", "features", "nextitem preprocess")
+    with pytest.raises(UserError, match=r"days/.*is not in manifest\.json"):
+        read_manifest(tmp_path / "model", "model", "nextitem train")
+    (tmp_path / "features" / "sub" / "days").mkdir(parents=True)
+    (tmp_path / "features" / "sub" / "days" / "evil.pkl").write_text("x")
+    with pytest.raises(UserError, match=r"evil\.pkl is not in manifest\.json"):
+        read_manifest(tmp_path / "features", "features", "nextitem preprocess")
+
+
+def test_tidying_undoes_and_removes_what_killed_processes_left(tmp_path):
+    for name in ("one", "two"):
+        write(tmp_path / name, text=name)
+    (tmp_path / "one").rename(tmp_path / ".one.previous")
+    for name in (".two.previous", ".three.partial-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").write_text("x")
+    tidy(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+    read_manifest(tmp_path / "one", "model", "nextitem train")
+    tidy(tmp_path / "nowhere")
 
 
 def test_other_kind_and_absent_folder_say_which_command_makes_one(tmp_path):

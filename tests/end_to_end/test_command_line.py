@@ -6,10 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 import nextitem
 from common.artefacts import identity
+from common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).parent / "nextitem"
@@ -63,6 +67,44 @@ def test_stages_one_by_one_give_what_run_gives(shop, tmp_path):
     assert {"ndcg@10", "ndcg@20", "recall@10", "recall@20", "mrr@10", "mrr@20"} <= set(evaluated["metrics"]["model"])
     exported = run("export", *folders, "--output", tmp_path / "repository", "--json")
     assert json.loads(exported.stdout)["ensemble"] == "nextitem", exported.stderr
+
+
+def test_append_days_then_train_on_one_and_evaluate_on_the_next(shop, events, tmp_path):
+    """The shop's first two days once more, sixty days later; the served model stays the one of these features."""
+    import shutil
+
+    shutil.copytree(shop / "features", tmp_path / "features")
+    before = identity(tmp_path / "features")
+    moved = pc.add(events["time"], pa.scalar(60 * 86_400_000, pa.duration("ms")))
+    events = events.set_column(events.column_names.index("time"), "time", moved)
+    day = pc.strftime(moved, "%Y-%m-%d")
+    names = sorted(pc.unique(day).to_pylist())[:2]
+    for name in names:
+        pq.write_table(events.filter(pc.equal(day, name)), tmp_path / f"{name}.parquet")
+    yaml = ROOT / "examples" / "simulated_shop.yaml"
+    done = run("preprocess", yaml, "--append", f"{names[0]}.parquet", "--json", cwd=tmp_path)
+    report = json.loads(done.stdout)
+    assert names[0] in report["days"], done.stderr
+    assert report["days"][names[0]]["drift"]["item_id"]["verdict"] == "stable"
+    assert report["events_read"] == report["events"] + sum(report["events_dropped"].values())
+    shown = run("preprocess", yaml, "--append", f"{names[1]}.parquet", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "Drift against the training window" in shown.stdout
+    assert names[1] in shown.stdout
+    assert identity(tmp_path / "features") == before
+
+    folders = ["--features", tmp_path / "features", "--model", shop / "model"]
+    assert nextitem.export(tmp_path / "features", shop / "model", tmp_path / "repository")["ensemble"] == "nextitem"
+    quick = ["--config", yaml, "--set", "model.epochs=1", "--set", "model.d_model=16"]
+    days = ["--window", names[0], "--valid-window", names[1]]
+    trained = run("train", *quick, *days, "--json", cwd=tmp_path)
+    assert json.loads(trained.stdout)["sessions"] == report["days"][names[0]]["sessions"], trained.stderr
+    evaluated = json.loads(run("evaluate", *folders, "--window", f"{names[0]}..{names[1]}", "--json").stdout)
+    assert evaluated["sessions"] > report["days"][names[0]]["sessions"]
+    with pytest.raises(UserError, match="give --refit to replace them"):
+        nextitem.preprocess(yaml, tmp_path / "features", shop)
+    with pytest.raises(UserError, match="--replace goes with --append"):
+        nextitem.preprocess(yaml, replace=True)
 
 
 def test_recommend_from_file_and_from_standard_input(server, shop, sample):

@@ -30,7 +30,9 @@ def die_at(step: int, days: Path) -> None:
 
     def hook(event: str, arguments: tuple) -> None:
         nonlocal seen
-        if event in STEPS and str(days) in str(arguments) and ".append.partial" not in str(arguments[0]):
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        inside = str(days) in str(arguments) and ".append.partial" not in str(arguments[0])
+        if (event in STEPS or writes) and inside:
             seen += 1
             if seen > step:
                 os.kill(os.getpid(), signal.SIGKILL)

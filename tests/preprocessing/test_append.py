@@ -53,7 +53,7 @@ def shop(make, tmp_path):
             return sorted(pair for part in read for pair in zip(part["session_id"], part[column], strict=True))
 
         def files(self, day, kind="part"):
-            found = (self.features / "days" / day).glob(f"{kind}-*.parquet")
+            found = (self.features / "days" / day).glob(f"{kind}*.parquet")
             return {path.name: path.read_bytes() for path in found}
 
     return Shop()
@@ -108,12 +108,13 @@ def test_the_features_stay_as_they_are(shop):
 def test_twice_is_once(shop):
     shop.add(("05.parquet", FIFTH), ("more/05.parquet", [("i", "tea", "05T23:50"), ("i", "mug", "06T00:01")]))
     days = list_days(shop.features)
-    before = {day: (shop.files(day), shop.files(day, "open")) for day in days}
+    before = {day: (shop.files(day), shop.files(day, "open/")) for day in days}
     reports = [read_day(shop.features, day)["report"] for day in days]
     # Under another name, and in another order, they are the same files.
     (shop.folder / "05.parquet").rename(shop.folder / "zzz.parquet")
     append(shop.dataset, shop.features, [shop.folder / "zzz.parquet", shop.folder / "more" / "05.parquet"])
-    assert {day: (shop.files(day), shop.files(day, "open")) for day in days} == before
+    assert {day: (shop.files(day), shop.files(day, "open/")) for day in days} == before
+    assert [len(before[day][1]) for day in days] == [0, 1]
     for day, report in zip(days, reports, strict=True):
         again = read_day(shop.features, day)["report"]
         assert {source["name"] for source in again["parts"][0]["sources"]} == {"zzz.parquet", "more/05.parquet"}
@@ -171,25 +172,26 @@ def test_a_pause_longer_than_the_gap_ends_a_users_session(shop):
 
 def test_files_of_one_day_stand_beside_each_other(shop):
     """Two logs of the fifth, and one of the sixth, into which sessions of both go on."""
-    shop.add(("web.parquet", [*FIFTH, ("k", "tea", "05T23:50"), ("k", "tea", "05T23:51")]))
+    web = ("web.parquet", [*FIFTH, ("k", "tea", "05T23:50"), ("k", "tea", "05T23:51")])
+    shop.add(web)
     first = {path: path.stat().st_ino for path in window_files(shop.features, "2024-01-05")}
-    report = shop.add(("app.parquet", [("l", "mug", "05T23:56"), ("l", "cup", "05T23:57")]))
-    assert report["days"]["2024-01-05"]["sessions"] == 4
-    assert len(report["days"]["2024-01-05"]["parts"]) == 2
+    day = shop.add(("app.parquet", [("l", "mug", "05T23:56"), ("l", "cup", "05T23:57")]))["days"]["2024-01-05"]
+    assert (day["sessions"], len(day["parts"])) == (4, 2)
     assert shop.sessions("2024-01-05") == [("f", [3, 4]), ("g", [2, 5]), ("k", [3, 3]), ("l", [4, 5])]
     assert all(path.stat().st_ino == inode for path, inode in first.items())  # not written anew
     shop.add(("06.parquet", [("k", "mug", "06T00:01"), ("l", "mug", "06T00:02")]))
     assert shop.sessions("2024-01-06") == [("k", [3, 3, 4]), ("l", [4, 5, 4])]
     # The fifth again changes neither day; what comes later was not there before it.
     before = {day: shop.files(day) for day in list_days(shop.features)}
-    shop.add(("web.parquet", [*FIFTH, ("k", "tea", "05T23:50"), ("k", "tea", "05T23:51")]))
+    shop.add(web)
     assert {day: shop.files(day) for day in list_days(shop.features)} == before
 
 
 def test_hourly_files_give_whole_sessions_too(shop):
     shop.add(("10.parquet", [("f", "tea", "05T10:58"), ("f", "mug", "05T10:59")]))
-    shop.add(("11.parquet", [("f", "cup", "05T11:01")]))
-    assert shop.sessions("2024-01-05") == [("f", [3, 4]), ("f", [3, 4, 5])]
+    # At equal times, what was known before comes first.
+    shop.add(("11.parquet", [("f", "cup", "05T10:59"), ("f", "tea", "05T11:01")]))
+    assert shop.sessions("2024-01-05") == [("f", [3, 4]), ("f", [3, 4, 5, 3])]
 
 
 def test_files_of_one_call_belong_together(shop):
@@ -218,8 +220,7 @@ def test_other_content_under_the_same_name_is_refused_unless_it_is_meant(shop):
     assert (list(report["days"]), report["days_removed"]) == (["2024-01-05", "2024-01-06"], [])
     assert shop.sessions("2024-01-05") == [("i", [3, 4])]
     report = shop.add(("05.parquet", [("f", "cup", "05T10:00"), ("f", "cup", "05T10:01")]), replace=True)
-    assert report["days_removed"] == ["2024-01-06"]
-    assert list_days(shop.features) == ["2024-01-05"]
+    assert (report["days_removed"], list_days(shop.features)) == (["2024-01-06"], ["2024-01-05"])
     # A name is a path: the fifth of another shop is another file.
     shop.add(("other/05.parquet", [("o", "tea", "05T10:00"), ("o", "mug", "05T10:01")]))
     assert [key for key, _ in shop.sessions("2024-01-05")] == ["f", "i", "o"]
@@ -245,13 +246,12 @@ def test_partitions_and_workers_change_nothing(shop, options):
 
 
 def test_bad_rows_are_kept_with_the_last_day_and_counted(shop):
-    shop.dataset = shop.dataset.model_copy(
-        update={"events": shop.dataset.events.model_copy(update={"max_bad_share": 0.2})}
-    )
+    events = shop.dataset.events.model_copy(update={"max_bad_share": 0.2})
+    shop.dataset = shop.dataset.model_copy(update={"events": events})
     rows = [*FIFTH, ("g", "cup", "06T00:01"), ("h", None, "05T12:00", "x", 1.0)]
     report = shop.add(("05.parquet", rows))
     assert report["events_dropped"] == {"unusable: column 'sku' has no item id": 1}
-    (quarantined,) = (shop.features / "days" / "2024-01-06").glob("quarantine-*.parquet")
+    (quarantined,) = (shop.features / "days" / "2024-01-06").glob("quarantine/*.parquet")
     assert pq.read_table(quarantined).to_pylist()[0]["visit"] == "h"
     assert shop.sessions("2024-01-06") == [("g", [2, 5, 5])]
     with pytest.raises(UserError, match=r"1 of 2 rows \(50\.00%\) cannot be used"):
@@ -281,8 +281,8 @@ def test_what_does_not_fit_the_features_is_refused_before_any_work(shop, make, m
     pq.write_table(table(rows).drop_columns(["brand"]), path)
     with pytest.raises(UserError, match=r"05\.parquet has no column 'brand'"):
         append(shop.dataset, shop.features, [path])
-    with pytest.raises(UserError, match=r"--append nowhere\.parquet: there is no such file"):
-        append(shop.dataset, shop.features, ["nowhere.parquet"])
+    with pytest.raises(UserError, match="--append nowhere: there is no such file"):
+        append(shop.dataset, shop.features, ["nowhere"])
     pq.write_table(table(rows), path)
     with pytest.raises(UserError, match=r"was made with sessions\.max_length = 20, but the description says 5"):
         append(make(sessions={"max_length": 5}), shop.features, [path])
@@ -304,7 +304,6 @@ def test_features_with_days_are_not_fitted_anew_unless_it_is_meant(shop):
     assert list_days(shop.features) == ["2024-01-05", "2024-01-06"]
     preprocess(shop.dataset, shop.features, refit=True)
     assert list_days(shop.features) == []
-    preprocess(shop.dataset, shop.features)
 
 
 def test_one_process_appends_at_a_time(shop):
@@ -343,9 +342,8 @@ def killable(shop):
 @pytest.mark.parametrize("how", ["at every step", "at random moments"])
 def test_killed_anywhere_days_are_whole_or_absent_and_the_same_call_completes(killable, how):
     script = Path(__file__).with_name("killed_append.py")
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", script, killable.folder, how], capture_output=True, text=True, timeout=500
-    )
+    command = [sys.executable, "-W", "ignore", script, killable.folder, how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["kills"] >= (15 if how == "at every step" else 6)
@@ -366,9 +364,10 @@ def test_an_altered_day_is_refused(shop):
     (day / "README.md").unlink()
     (part,) = window_files(shop.features, "2024-01-05")
     pq.write_table(pa.table({"item_id": pa.array([[3, 4]])}), part)
-    for read in (lambda: window_files(shop.features, "2024-01-05"), lambda: shop.add(("b.parquet", FIFTH[:2]))):
-        with pytest.raises(UserError, match="was changed after it was written"):
-            read()
+    with pytest.raises(UserError, match="was changed after it was written"):
+        window_files(shop.features, "2024-01-05")
+    with pytest.raises(UserError, match="was changed after it was written"):
+        shop.add(("b.parquet", FIFTH[:2]))
 
 
 def test_a_day_of_other_features_is_refused(shop, make):
