@@ -112,7 +112,7 @@ class Workers:
     def _start(self, distributed: Any) -> Any:
         if self._kind == "local":
             return distributed.LocalCluster(
-                n_workers=self._count, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+                n_workers=self._count, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
             )
         if self._kind == "cuda":
             try:
@@ -217,6 +217,7 @@ def _running(keys: set[Any], dask_worker: Any) -> int:
 
 
 def _is_loss(error: BaseException) -> bool:
-    import distributed
+    from distributed import KilledWorker
+    from distributed.comm import CommClosedError
 
-    return isinstance(error, distributed.KilledWorker | distributed.CommClosedError | CancelledError)
+    return isinstance(error, KilledWorker | CommClosedError | CancelledError)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from common.errors import UserError
 from preprocessing.contract import Contract
-from preprocessing.files import each_whole_number, fractions
+from preprocessing.files import each_whole_number, fractions, whole_numbers
 from preprocessing.kernels import LARGEST, UNITS
 from preprocessing.settings import Dataset, Filter
 
@@ -155,7 +155,7 @@ def _convert(
         return values, None, ""
     values = _decoded(values)
     if name == events.time.column:
-        return _time(values, dataset)
+        return _time(values, kind, dataset)
     if name in (events.key, events.item):
         role = "item" if name == events.item else "session"
         return _id(values, kind, f"has no {role} id")
@@ -205,13 +205,17 @@ def _whole(values: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray | 
         return pc.if_else(wrong, pa.scalar(None, values.type), values).cast(pa.int64()), wrong
 
 
-def _time(values: pa.ChunkedArray, dataset: Dataset) -> tuple[pa.Array, np.ndarray | None, str]:
+def _time(values: pa.ChunkedArray, agreed: pa.DataType, dataset: Dataset) -> tuple[pa.Array, np.ndarray | None, str]:
     time, kind = dataset.events.time, values.type
+    if time.unit is not None and pa.types.is_string(kind) and pa.types.is_string(agreed):
+        # Of parquet, whose text may be the digits of numbers as well as ISO 8601.
+        numbers = whole_numbers(values)
+        values, kind = (values, kind) if numbers is None else (numbers, pa.int64())
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         unit = "s" if pa.types.is_date32(kind) else "ms" if pa.types.is_date64(kind) else kind.unit
         # Arrow keeps moments of any time zone as UTC.
         numbers, reason = values.cast(pa.timestamp(unit)).cast(pa.int64()), "has no time of the years 1678 to 2261"
-    elif pa.types.is_integer(kind) or time.unit is not None:
+    elif pa.types.is_integer(kind) or pa.types.is_integer(agreed):
         unit, (numbers, _) = time.unit or "ns", _whole(values)
         reason = f"has no time that fits the unit '{unit}'"
     else:

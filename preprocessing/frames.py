@@ -66,7 +66,7 @@ def _of_numpy(array: Any) -> bool:
 def to_table(frame: Any) -> pa.Table:
     """A data frame as an Arrow table, without an index."""
     if on_gpu(frame):
-        return frame.to_arrow(preserve_index=False)
+        return frame.to_arrow(preserve_index=False).replace_schema_metadata(None)
     return pa.table({name: to_arrow(frame[name]) for name in frame.columns})
 
 
@@ -75,7 +75,8 @@ def from_table(table: pa.Table, gpu: bool = False) -> Any:
     if gpu:
         import cudf
 
-        return cudf.DataFrame.from_arrow(table)
+        # To cudf NaN is a number like others, and a missing value is null.
+        return cudf.DataFrame.from_arrow(table).nans_to_nulls()
     return table.to_pandas(types_mapper=_arrow_type, split_blocks=True)
 
 
@@ -128,7 +129,9 @@ def take(column: Any, rows: np.ndarray) -> Any:
 
 
 def to_numpy(column: Any) -> np.ndarray:
-    """A column of numbers in the memory of the CPU."""
+    """A column of numbers in the memory of the CPU; what is missing is NaN."""
+    if on_gpu(column) and column.has_nulls:
+        return np.asarray(column.to_arrow().to_numpy(zero_copy_only=False))
     return np.asarray(column.to_numpy())
 
 
@@ -143,6 +146,8 @@ def factorize(column: Any) -> tuple[np.ndarray, Any]:
             return np.repeat(codes.astype(np.int64), np.diff(np.append(begins, len(values)))), distinct
     codes, distinct = column.factorize()
     codes = codes.get() if hasattr(codes, "get") else codes  # a GPU's numbers are cupy's
+    # Distinct values of a cudf column are an index, from which no rows can be taken as from a column.
+    distinct = distinct.to_series().reset_index(drop=True) if on_gpu(distinct) else distinct
     return np.asarray(codes, dtype=np.int64), distinct
 
 
@@ -176,13 +181,19 @@ def map_values(column: pd.Series, function: Callable[[pa.Array], np.ndarray]) ->
 def value_counts(column: Any) -> tuple[pa.Array, pa.Array]:
     """Distinct values, null among them, and how often each occurs (int64); of lists, the values inside."""
     if on_gpu(column):
-        counted = column.value_counts(dropna=False)
+        column = column.list.leaves if _of_lists(column) else column
+        counted = column.nans_to_nulls().value_counts(dropna=False)
         return plain(counted.index.to_arrow()), pa.array(counted.to_numpy().astype(np.int64))
     array = to_arrow(column)
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
         array = array.flatten()
     counted = pc.value_counts(plain(array))
     return counted.field("values"), counted.field("counts")
+
+
+def _of_lists(column: Any) -> bool:
+    """Whether a cudf column holds lists."""
+    return type(column.dtype).__name__ == "ListDtype"
 
 
 def hashable(values: pa.Array) -> np.ndarray:
@@ -200,7 +211,7 @@ def map_distinct(column: Any, function: Callable[[pa.Array], np.ndarray], missin
     Parameters
     ----------
     column : cudf.Series or pandas.Series [N]
-        Single values.
+        Single values; of cudf lists, too, whose values are mapped.
     function : callable
         Arrow values [K] -> int64 [K].
     missing : int
@@ -211,6 +222,10 @@ def map_distinct(column: Any, function: Callable[[pa.Array], np.ndarray], missin
     cudf.Series or pandas.Series [N]
         int64, with the index of `column`.
     """
+    if _of_lists(column):
+        from merlin.core.dispatch import encode_list_column
+
+        return encode_list_column(column, map_distinct(column.list.leaves, function, missing))
     asked = column.reset_index(drop=True).to_frame("value")
     distinct = asked["value"].dropna().drop_duplicates().reset_index(drop=True)
     known = distinct.to_frame("value")

@@ -79,15 +79,17 @@ def preprocess(
         When days were appended to the folder, without `refit`.
     """
     settings = dataset.model_dump(mode="json", include=set(Dataset.model_fields) - {"data_root"})
-    output = Path(output)
+    # Workers of a cluster may run in another folder.
+    output, root = Path(output).absolute(), dataset.data_root.absolute()
     refuse_days(output, refit)
     with (
         Workers(cluster) as workers,
         new_folder(output, _KIND, settings) as folder,
-        TemporaryDirectory(prefix=f".{output.name}.scratch-", dir=output.parent) as scratch,
+        # Inside the unfinished output, which the next run clears away if this one is killed.
+        TemporaryDirectory(prefix="scratch-", dir=folder.path, ignore_cleanup_errors=True) as scratch,
     ):
         unfitted = build(dataset)
-        contract = agree(dataset, expand(dataset.data_root, dataset.events.files), partition_events)
+        contract = agree(dataset, expand(root, dataset.events.files), partition_events)
         count = max(1, -(-contract.rows // partition_events))
         small = workers.local and contract.rows * len(contract.types) <= _IN_MEMORY
         job = Spill(dataset, contract, Path(scratch), count, held={} if small else None)

@@ -200,10 +200,6 @@ class Partition:
     statistics: EventStatistics = field(default_factory=EventStatistics)
     held: tuple[pa.Table, np.ndarray, np.ndarray] | None = field(default=None, repr=False)
 
-    def __dask_tokenize__(self) -> tuple[str, int]:
-        """Name the partition to dask without reading it."""
-        return str(self.folder), self.number
-
     @property
     def _path(self) -> Path:
         return self.folder / f"sessions-{self.number:05d}.arrow"

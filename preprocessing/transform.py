@@ -31,31 +31,37 @@ _SAMPLE_SESSIONS = 256
 
 
 class _Load:
-    """Reads a range of a partition's events as a data frame; dask asks it for fewer columns where it can."""
+    """Reads a range of a partition's events as a data frame; dask asks it for fewer columns where it can.
 
-    def __init__(self, gpu: bool, columns: Sequence[str] | None = None) -> None:
-        self.gpu, self.columns = gpu, columns
+    The partitions are here and not among dask's inputs, because dask reads all of its inputs to name them.
+    """
+
+    def __init__(self, partitions: Sequence[Partition], gpu: bool, columns: Sequence[str] | None = None) -> None:
+        self.partitions, self.gpu, self.columns = partitions, gpu, columns
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return *(str(part.folder) for part in self.partitions[:1]), self.gpu, self.columns
 
     def project_columns(self, columns: Sequence[str]) -> _Load:
         """The same, reading these columns only."""
-        return _Load(self.gpu, list(columns))
+        return _Load(self.partitions, self.gpu, list(columns))
 
-    def __call__(self, piece: tuple[Partition, int, int]) -> Any:
-        part, begin, end = piece
-        return frames.from_table(part.table(begin, end, self.columns), self.gpu)
+    def __call__(self, piece: tuple[int, int, int]) -> Any:
+        number, begin, end = piece
+        return frames.from_table(self.partitions[number].table(begin, end, self.columns), self.gpu)
 
 
 def fit(
     workflow: nvtabular.Workflow, partitions: Sequence[Partition], windows: Windows, workers: Workers
 ) -> nvtabular.Workflow:
     """Fit a workflow on the training window."""
-    pieces: list[tuple[Partition, int, int]] = []
-    for part in partitions:
+    pieces: list[tuple[int, int, int]] = []
+    for number, part in enumerate(partitions):
         begin, end = windows.range(part, "train")
         offsets = part.offsets()
         cuts = [begin, end] if pieces else [begin, min(end, begin + _SAMPLE_SESSIONS), end]
-        pieces += [(part, int(offsets[a]), int(offsets[b])) for a, b in pairwise(cuts) if b > a]
-    load = _Load(workers.gpu)
+        pieces += [(number, int(offsets[a]), int(offsets[b])) for a, b in pairwise(cuts) if b > a]
+    load = _Load(partitions, workers.gpu)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         meta = load((pieces[0][0], 0, 0))

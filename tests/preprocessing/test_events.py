@@ -360,6 +360,15 @@ def test_csv_epoch_times_with_a_bad_one(make, last):
     assert (found.bad is None) == (last == "1700000002")
 
 
+@pytest.mark.parametrize("written", ["2023-11-14T22:13:20", "1700000000"])
+def test_text_times_of_parquet_with_a_unit(make, written):
+    """The unit speaks of numbers; text may be either."""
+    events = KEYS | {"time": {"column": "at", "unit": "s"}}
+    found = read(make(table().set_column(2, "at", pa.array([written] * len(ROWS))), events=events))
+    assert found.table.column("at")[0].as_py() == 1_700_000_000 * 10**9
+    assert found.bad is None
+
+
 def test_csv_epoch_times_and_filters_on_text(make):
     text = "visit,sku,at,kind,brand,price\n1,a,1700000000,view,x,1\n1,b,1700000001,cart,x,2\n1,c,1700000002,view,x,3\n"
     where = {"kind": {"one_of": ["view"]}, "price": {"min": 2}}

@@ -9,6 +9,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from preprocessing import preprocess as stage
+
 from .helpers import assert_same, content, run
 
 _LOGGED = ("price", "age", "since_previous", "sku_frequency")
@@ -116,7 +118,7 @@ def outcome(dataset, out, **how):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_layout_does_not_matter(make, tmp_path, seed):
+def test_layout_does_not_matter(make, tmp_path, monkeypatch, seed):
     rng = np.random.default_rng(seed)
     events, settings = random_events(rng), random_settings(rng)
     csv = seed % 3 == 0
@@ -124,6 +126,8 @@ def test_layout_does_not_matter(make, tmp_path, seed):
     dataset, found = make(events, **settings), []
     for number, size in enumerate((int(rng.integers(70, 120)), int(rng.choice([250, 10**6])))):
         lay_out(rng, events, tmp_path, csv)
+        # Once through files, as large data goes, and once through memory.
+        monkeypatch.setattr(stage, "_IN_MEMORY", number * 10**9)
         how = {"partition_events": size, "cluster": f"threads[{2 - number}]"}
         found.append(outcome(dataset, tmp_path / f"out-{number}", **how))
     assert found[0][0] == found[1][0]

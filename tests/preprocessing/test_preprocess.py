@@ -11,6 +11,7 @@ from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
 
 from common.artefacts import identity, read_manifest
 from common.errors import UserError
+from preprocessing import preprocess as stage
 from preprocessing.preprocess import load_workflow, preprocess
 
 from .conftest import ROWS, table
@@ -59,7 +60,7 @@ def test_schema_is_the_contract(make, tmp_path):
     assert str(tmp_path) not in (tmp_path / "features" / "schema.pbtxt").read_text()
 
 
-def test_a_session_survives_every_cut_into_partitions(make, tmp_path):
+def test_a_session_survives_every_cut_into_partitions(make, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     rows = [
         (
@@ -74,6 +75,8 @@ def test_a_session_survives_every_cut_into_partitions(make, tmp_path):
     found = {}
     for size, parts in ((10**6, 1), (13, 47)):
         out = tmp_path / str(size)
+        # One partition in memory, many in files.
+        monkeypatch.setattr(stage, "_IN_MEMORY", 10**9 if parts == 1 else 0)
         report = run(make(table(rows), split={"valid": 0.2, "test": 0.2}), out, partition_events=size)
         found[parts] = content(out)
         if parts > 1:
@@ -88,11 +91,12 @@ def test_a_session_survives_every_cut_into_partitions(make, tmp_path):
     assert report["events"] == sum(lengths.values())
 
 
-def test_equal_times_keep_the_order_of_the_file(make, tmp_path):
+def test_equal_times_keep_the_order_of_the_file(make, tmp_path, monkeypatch):
     """Every event at the same moment: the features tell the order of the rows."""
     rows = [(f"s{n % 40}", f"i{n // 40}", f"2024-01-{1 + n % 40 // 10:02d}T10:00", "x", n / 1.0) for n in range(400)]
     for size, cluster in ((10**6, "threads[1]"), (10, "threads[2]")):
         out = tmp_path / f"out-{size}"
+        monkeypatch.setattr(stage, "_IN_MEMORY", size - 10)
         run(make(table(rows), split={"valid": 0.2, "test": 0.2}), out, partition_events=size, cluster=cluster)
         for window in ("train", "valid", "test"):
             for prices in sessions(out, window, "price").values():
