@@ -96,7 +96,8 @@ class Workers:
             cluster = self._start(distributed)
             if cluster is not None:
                 self._closing.append(cluster)
-            client = distributed.Client(cluster or self.cluster, timeout=_ANSWER)
+            # Not dask's default for the whole process: that would outlive a scheduler that is lost.
+            client = distributed.Client(cluster or self.cluster, timeout=_ANSWER, set_as_default=False)
         except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
             self.__exit__(None, None, None)
             raise UserError(
@@ -181,7 +182,7 @@ class Workers:
         # Tasks write files: none may be answered from an earlier one that looked the same.
         futures = self._client.map(function, items, pure=False)
         results: dict[Any, Out] = {}
-        coming = distributed.as_completed(futures, with_results=True)
+        coming = distributed.as_completed(futures, loop=self._client.loop, with_results=True)
         looked = seen = time.monotonic()
         try:
             while not coming.is_empty():

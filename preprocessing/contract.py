@@ -73,7 +73,8 @@ def agree(
     chunk_events : int
         Events a chunk, roughly.
     fixed : mapping of str to str, optional
-        The wire types of an earlier run (``request.json``), which these files must fit.
+        The wire types of an earlier run (``request.json``), which these files must fit; gaps in a column that had none
+        are for `events.clean` to find.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def agree(
     facts = [inspect(path, wanted, numbers, chunk_events) for path in paths]
     # A file without events says nothing, whatever the types of its columns.
     telling = [fact for fact in facts if fact.rows] or facts
-    types = {name: _unify(dataset, telling, name) for name in dataset.columns()}
+    types = {name: _unify(dataset, telling, name, widen=fixed is None) for name in dataset.columns()}
     if fixed is not None:
         types = {name: _fit(types[name], _TYPES[fixed[name]], name, paths) for name in types}
     return Contract(types, [chunk for fact in facts for chunk in fact.chunks])
@@ -103,7 +104,7 @@ def _fit(found: pa.DataType, wire: pa.DataType, name: str, paths: Sequence[Path]
     return wire
 
 
-def _unify(dataset: Dataset, facts: Sequence[FileFacts], name: str) -> pa.DataType:
+def _unify(dataset: Dataset, facts: Sequence[FileFacts], name: str, widen: bool) -> pa.DataType:
     kinds = [(_normal(dataset, fact, name), fact) for fact in facts]
     # Columns without a value go with any others.
     known = [(kind, fact) for kind, fact in kinds if not pa.types.is_null(kind)]
@@ -123,7 +124,7 @@ def _unify(dataset: Dataset, facts: Sequence[FileFacts], name: str) -> pa.DataTy
     whole = pa.types.is_integer(target) or pa.types.is_boolean(target)
     # A missing number travels as NaN, which whole numbers do not have.
     gaps = len(known) < len(kinds) or any(name in fact.gaps for fact in facts)
-    return pa.float64() if feature and whole and gaps else target
+    return pa.float64() if widen and feature and whole and gaps else target
 
 
 def _of_nothing(dataset: Dataset, facts: FileFacts, name: str) -> pa.DataType:

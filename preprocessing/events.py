@@ -20,6 +20,7 @@ from preprocessing.settings import Dataset, Filter
 
 # The columns of the quarantine; the raw columns follow, as text.
 FILE, ROW, REASON = "_file", "_row", "_reason"
+_GAP = "is empty, as it never was when the features were made"
 _LATEST = np.iinfo(np.int64).max
 
 
@@ -170,6 +171,10 @@ def _convert(
     if pa.types.is_integer(kind):
         values, wrong = _whole(values)
         reason = "holds what is no whole number of 64 bits"
+        if wrong is None and values.null_count:
+            wrong, reason = pc.is_null(values), _GAP
+    elif pa.types.is_boolean(kind) and values.null_count:
+        wrong, reason = pc.is_null(values), _GAP
     elif pa.types.is_floating(kind):
         if pa.types.is_string(values.type):
             values, wrong = fractions(values)

@@ -33,7 +33,6 @@ from preprocessing.settings import Dataset
 from preprocessing.statistics import EventStatistics
 
 _BLOCK_EVENTS = 1_000_000
-_NOTHING = pa.table({REASON: pa.array([], pa.string())})
 
 
 @dataclass(frozen=True)

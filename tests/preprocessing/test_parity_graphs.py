@@ -66,7 +66,7 @@ def test_a_whole_graph(tmp_path, seed, form):
         sessions_graph,
         generated(seed),
         generated(seed + 50),
-        partitions=1 + seed,
+        partitions=1 + seed % 4,
         keys=["visit"],
         encoded=SESSIONS,
         form=form,

@@ -7,6 +7,7 @@ import pytest
 
 from common.artefacts import identity, read_manifest
 from common.errors import UserError
+from preprocessing.append import append
 from preprocessing.preprocess import preprocess
 from preprocessing.windows import WINDOWS
 
@@ -194,3 +195,22 @@ def test_the_quarantine_of_numbers_beyond_64_bits(make, tmp_path):
     dataset = make(events, events=LENIENT, features={"event": {"categorical": ["n"]}})
     run(dataset, tmp_path / "features")
     assert [row["n"] for row in quarantine(tmp_path / "features")] == [str(2**64 - 1)]
+
+
+def test_a_gap_that_training_never_had(make, tmp_path):
+    """A later day with an empty whole number keeps its other events; the row is set apart."""
+    dataset = make(
+        table().append_column("stock", pa.array(range(len(ROWS)))),
+        events=LENIENT,
+        features={"event": {"continuous": ["stock"]}},
+    )
+    preprocess(dataset, tmp_path / "features")
+    rows = [("f", sku, f"2024-01-05T10:0{minute}", "x", 1.0) for minute, sku in enumerate(("tea", "mug", "cup"))]
+    pq.write_table(table(rows).append_column("stock", pa.array([5, None, 7])), tmp_path / "later.parquet")
+    report = append(dataset, tmp_path / "features", [tmp_path / "later.parquet"])
+    day = tmp_path / "features" / "days" / "2024-01-05"
+    (bad,) = pq.read_table(next((day / "quarantine").iterdir())).to_pylist()
+    assert (bad["_row"], bad["_reason"]) == (1, "column 'stock' is empty, as it never was when the features were made")
+    (items,) = pq.read_table(next(day.glob("part-*.parquet"))).column("item_id").to_pylist()
+    assert items == [3, 5]
+    assert report["days"]["2024-01-05"]["events"] == 2
