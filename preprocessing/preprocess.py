@@ -155,11 +155,12 @@ def _quarantine(job: Spill, spilled: Sequence[Spilled], folder: Path, output: Pa
     read, bad = sum(result.read for result in spilled), sum(result.bad.total() for result in spilled)
     limit = job.dataset.events.max_bad_share
     good = read - bad - sum(result.dropped.total() for result in spilled)
+    beside = output.parent / f"{output.name}.quarantine.parquet"
+    # Of an earlier run that failed.
+    beside.unlink(missing_ok=True)
     if bad:
         tables = [pa.parquet.read_table(path) for path in sorted(job.folder.glob("bad-*.parquet"))]
-        path = (
-            output.parent / f"{output.name}.quarantine.parquet" if bad > limit * read else folder / "quarantine.parquet"
-        )
+        path = beside if bad > limit * read else folder / "quarantine.parquet"
         pa.parquet.write_table(pa.concat_tables(tables), path, compression="zstd")
         if bad > limit * read:
             example = next(result.example for result in spilled if result.example)

@@ -10,7 +10,7 @@ The same model is filled from a YAML file (``examples/*.yaml``), from flags or f
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -114,7 +114,8 @@ class Split(Settings):
     def _consistent(self) -> Split:
         if (self.valid_from is None) != (self.test_from is None):
             raise ValueError("give both valid_from and test_from, or neither")
-        if self.valid_from and self.test_from and self.valid_from >= self.test_from:
+        points = [p if p is None or p.tzinfo else p.replace(tzinfo=UTC) for p in (self.valid_from, self.test_from)]
+        if points[0] and points[1] and points[0] >= points[1]:
             raise ValueError("valid_from must be before test_from")
         if self.valid + self.test >= 1:
             raise ValueError("valid and test together leave nothing to train on")

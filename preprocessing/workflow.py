@@ -150,7 +150,7 @@ def _plain(entry: Categorical) -> bool:
 
 def _normalise(node: Any) -> Any:
     """Mean 0 and deviation 1, bounded, the missing at the mean."""
-    normalised = node >> ops.Normalize(out_dtype=np.float32)
+    normalised = node >> operators.Normalize(out_dtype=np.float32)
     return normalised >> ops.Clip(min_value=-_OUTLIER, max_value=_OUTLIER) >> ops.FillMissing(fill_val=0)
 
 

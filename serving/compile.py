@@ -78,6 +78,7 @@ class _Compiler:
             },
             operators.JoinTable: self._join,
             ops.Normalize: self._normalize,
+            operators.Normalize: self._normalize,
             ops.Clip: lambda op, names, of: {
                 name: self._step(op="clip", of=of[name], min=op.min_value, max=op.max_value) for name in names
             },

@@ -9,6 +9,7 @@ from preprocessing.operators.frequency import Frequency
 from preprocessing.operators.group import ITEM, KEYS, ORDER, SESSION, TIME, Group, GroupSessions
 from preprocessing.operators.hashing import HashBuckets
 from preprocessing.operators.join import JoinTable
+from preprocessing.operators.normalize import Normalize
 from preprocessing.operators.relative import Relative
 from preprocessing.operators.time import CyclicTime, ItemAge, SincePrevious
 
@@ -26,6 +27,7 @@ __all__ = [
     "HashBuckets",
     "ItemAge",
     "JoinTable",
+    "Normalize",
     "Relative",
     "SincePrevious",
 ]

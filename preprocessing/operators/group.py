@@ -210,7 +210,7 @@ class GroupSessions(Operator):
             "of unknown items": seen - len(df),
             "repeats of the item before": grouped.repeats,
             f"in sessions shorter than {self.min_length} known items": grouped.short,
-            f"older than the latest {self.max_length} of their session": grouped.older,
+            f"older than a session's latest {self.max_length}": grouped.older,
         }
         columns: dict[str, Any] = {SESSION_ID: frames.take(names, grouped.keys)}
         for name in col_selector.names:

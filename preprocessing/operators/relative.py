@@ -82,7 +82,8 @@ def _sums_of_positive(df: Any, names: Sequence[str]) -> tuple[np.ndarray, np.nda
 
 def _summed(number: np.ndarray, category: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     number, category = number[usable], category[usable]
-    return np.bincount(category, number, minlength=1), np.bincount(category, minlength=1)
+    # Of nothing at all numpy counts in whole numbers, weights or not.
+    return np.bincount(category, number, minlength=1).astype(np.float64), np.bincount(category, minlength=1)
 
 
 def _add(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 from common.errors import UserError
 from modeling.evaluation import recommend
 from preprocessing.preprocess import load_workflow
+from preprocessing.workflow import item_encoder
 from serving.client import NextItemClient
 
 PROTOCOLS = ("grpc", "http")
@@ -55,8 +56,8 @@ def offline(shop, columns):
         for row, values in enumerate(sessions[name]):
             inputs[name][row, : len(values)] = torch.from_numpy(np.asarray(values).astype(dtype))
     scores, codes = recommend(shop / "model", inputs, 20)
-    known = pd.read_parquet(shop / "features" / "workflow" / "categories" / "unique.item_id.parquet")["item_id"]
-    items = [[known.iloc[code - 3] for code in row] for row in codes.tolist()]
+    known = item_encoder(workflow, "item_id").values["item_id"].to_pylist()
+    items = [[known[code - 3] for code in row] for row in codes.tolist()]
     return sessions["session_id"].tolist(), items, scores.numpy(), inputs["item_id"].numpy()
 
 

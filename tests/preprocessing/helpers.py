@@ -105,11 +105,8 @@ def _fractions(values):
     return isinstance(values, list) and any(isinstance(value, float) for value in values)
 
 
-def assert_same(one, two, single=()):
-    """Two answers of `content` are equal, sums of floating point within rounding.
-
-    Features in `single` were made of sums in single precision: stock Normalize adds up what stock LogOp gives.
-    """
+def assert_same(one, two):
+    """Two answers of `content` are equal, sums of floating point within rounding."""
     assert one.keys() == two.keys()
     for window in one:
         assert [s["session_id"] for s in one[window]] == [s["session_id"] for s in two[window]], window
@@ -117,7 +114,6 @@ def assert_same(one, two, single=()):
             assert left.keys() == right.keys()
             for name in left:
                 if _fractions(left[name]) or _fractions(right[name]):
-                    near = 1e-4 if name in single else 1e-6
-                    np.testing.assert_allclose(left[name], right[name], rtol=near, atol=near, err_msg=name)
+                    np.testing.assert_allclose(left[name], right[name], rtol=1e-6, atol=1e-6, err_msg=name)
                 else:
                     assert left[name] == right[name], (window, left["session_id"], name)

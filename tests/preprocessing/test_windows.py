@@ -1,23 +1,22 @@
 """The latest sessions are for testing, the ones before for validation, wherever the sessions are kept."""
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from common.errors import UserError
+from preprocessing.shuffle import Partition
 from preprocessing.windows import WINDOWS, iso, nth, split
 
 from .helpers import run, sessions
 
 
-class Kept:
-    """What `split` asks of a partition: its sessions' starts, ascending."""
-
-    def __init__(self, starts):
-        self._starts = np.sort(np.asarray(starts, dtype=np.int64))
-        self.sessions = len(self._starts)
-
-    def starts(self):
-        return self._starts
+def kept(starts):
+    """A partition, in memory, of sessions that start then and have one event each."""
+    starts = np.sort(np.asarray(starts, dtype=np.int64))
+    return Partition(Path(), 0, len(starts), len(starts), held=(pa.table({}), starts, np.arange(len(starts) + 1)))
 
 
 def random_starts(rng):
@@ -63,7 +62,7 @@ def test_shares_of_the_sessions(make, seed):
     rng = np.random.default_rng(1000 + seed)
     starts, parts = random_starts(rng)
     rule = {"valid": float(rng.choice([0.01, 0.1, 0.3])), "test": float(rng.choice([0.01, 0.1, 0.45]))}
-    partitions = [Kept(part) for part in parts]
+    partitions = [kept(part) for part in parts]
     (valid, test), counts = expected(starts, rule)
     if not all(counts):
         with pytest.raises(UserError, match=r"window .* holds no session; sessions start from"):
@@ -82,14 +81,14 @@ def test_shares_of_the_sessions(make, seed):
 
 
 def test_ties_at_a_boundary_go_to_the_later_window(make):
-    windows = split([Kept([1, 2, 3, 8, 8]), Kept([4, 5, 8, 8, 9])], make(split={"valid": 0.4, "test": 0.2}))
+    windows = split([kept([1, 2, 3, 8, 8]), kept([4, 5, 8, 8, 9])], make(split={"valid": 0.4, "test": 0.2}))
     # Ten sessions: the last two would begin with one of the four that start at 8.
     assert windows.begins == {"train": 1, "valid": 5, "test": 8}
 
 
 def test_points_in_time_that_lie_outside(make):
     day = 86_400 * 10**9
-    starts = [Kept(np.arange(19_000, 19_010) * day)]  # 2022-01-08 to 2022-01-17
+    starts = [kept(np.arange(19_000, 19_010) * day)]  # 2022-01-08 to 2022-01-17
     for window, rule in {
         "train": {"valid_from": "2021-01-01", "test_from": "2022-01-15"},
         "valid": {"valid_from": "2022-01-15T01:00", "test_from": "2022-01-15T02:00"},
@@ -101,7 +100,7 @@ def test_points_in_time_that_lie_outside(make):
 
 def test_points_in_time_with_an_offset_and_without(make):
     day = 86_400 * 10**9
-    starts = [Kept(np.arange(19_000, 19_010) * day)]
+    starts = [kept(np.arange(19_000, 19_010) * day)]
     for rule in (
         {"valid_from": "2022-01-15T02:00+02:00", "test_from": "2022-01-15T21:00-03:00"},
         {"valid_from": "2022-01-15", "test_from": "2022-01-16"},
@@ -113,7 +112,7 @@ def test_points_in_time_with_an_offset_and_without(make):
 
 def test_no_session_at_all(make):
     with pytest.raises(UserError, match="no session has 2 events"):
-        split([Kept([])], make())
+        split([kept([])], make())
 
 
 def test_windows_do_not_depend_on_partitions(make, tmp_path):
