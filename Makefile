@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3.11
+# Processes that the tests run in.
+JOBS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
 # perf_analyzer's last build for this generation of Linux is inside this old client; only its binary is used.
@@ -44,10 +46,10 @@ demo: install ## Run everything on a simulated shop, up to live recommendations 
 	$(BIN)/nextitem demo
 
 test: install-dev ## Run the tests
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup -m "not slow and not gpu"
 
 test-all: install-dev ## Run every test, the slow ones too
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup
 
 lint: install-dev ## Check style and types
 	$(BIN)/ruff check .
