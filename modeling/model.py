@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modeling.checkpoint import load, save
 from modeling.padding import pad_inputs, prefixes
-from modeling.ranking import EXCLUDE, best, restrict, strike
+from modeling.ranking import EXCLUDE, best_by_blocks, restrict, strike
 from modeling.sequence import lengths, most_recent, without_last
 from modeling.serialization import part
 
@@ -187,7 +187,7 @@ class Model(nn.Module):
             if held_out:
                 items = columns[self.inputs.item.name]
                 scores = restrict(strike(found[name], items, exclude), excluded, candidates)
-                found[name] = scores if k is None else best(scores, k)
+                found[name] = scores if k is None else best_by_blocks(scores, k)
         return found if len(found) > 1 else next(iter(found.values()))
 
     def _tasks(self) -> list[tuple[str, bool]]:

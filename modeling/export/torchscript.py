@@ -1,47 +1,63 @@
 """The model that is served: TorchScript that needs nothing but torch.
 
-``torch.jit.load("model.pt")(inputs, k)`` takes a dictionary of right-padded columns [B, L], for any B and L, and
-returns ``(scores [B, k], ids [B, k])``, best first.
+``torch.jit.load("model.pt")(inputs, k, excluded, candidates)`` takes a dictionary of right-padded columns [B, L], for
+any B and L, and returns ``(scores [B, k], ids [B, k])``, best first. The two lists of item ids may be left out.
 """
 
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional  # TorchScript reads this spelling
 
 import torch
 from torch import Tensor, nn
 
-from modeling.ranking import EXCLUDE, best, strike
+from modeling.export.rankers import BoundedRanker, ScoreRanker, VectorRanker, served
+from modeling.ranking import EXCLUDE, struck_ids
 from modeling.synthetic import random_columns
+from modeling.tasks.next_item import NextItemPredictionTask
 
 MODEL_PT = "model.pt"
 
 
 class Recommender(nn.Module):
-    """Best items for sessions, around a scorer that is eager or traced: one code for both.
+    """Best items for sessions, around an encoder that is eager or traced: one code for both.
 
     Parameters
     ----------
-    scorer : nn.Module
-        Scores [B, C] from columns [B, L], L at most `limit`; -inf for reserved ids.
+    encoder : nn.Module
+        From columns [B, L], L at most `limit`, to what `ranker` takes: vectors [B, D] or scores [B, C].
+    ranker : nn.Module
+        See `modeling.export.rankers`.
+    catalogue : int
+        Item ids are below it.
     item : str
         The item column.
     names, session_names : list of str
         The columns of events, and those of whole sessions.
     limit : int
-        The most recent events that the scorer takes.
+        The most recent events that the encoder takes.
     exclude : {"none", "last", "seen"}
         Items of the session that are not recommended.
     """
 
     def __init__(
-        self, scorer: nn.Module, item: str, names: list[str], session_names: list[str], limit: int, exclude: str
+        self,
+        encoder: nn.Module,
+        ranker: nn.Module,
+        catalogue: int,
+        item: str,
+        names: list[str],
+        session_names: list[str],
+        limit: int,
+        exclude: str,
     ) -> None:
         super().__init__()
         if exclude not in EXCLUDE:
             raise ValueError(f"exclude must be one of {', '.join(EXCLUDE)}, not {exclude!r}")
-        self.scorer = scorer
+        self.encoder = encoder
+        self.ranker = ranker
+        self.catalogue = catalogue
         self.item = item
         self.names = names
         # TorchScript cannot tell the type of an empty list of names, so it holds one name at least.
@@ -49,7 +65,13 @@ class Recommender(nn.Module):
         self.limit = limit
         self.exclude = exclude
 
-    def forward(self, inputs: dict[str, Tensor], k: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        inputs: dict[str, Tensor],
+        k: int,
+        excluded: Optional[Tensor] = None,  # noqa: UP045
+        candidates: Optional[Tensor] = None,  # noqa: UP045
+    ) -> tuple[Tensor, Tensor]:
         """Recommend.
 
         Parameters
@@ -59,6 +81,8 @@ class Recommender(nn.Module):
             of the session [B] or [B, V].
         k : int
             How many, at least 1.
+        excluded, candidates : Tensor [M] or [B, M], int64, optional
+            Item ids that are not recommended; ids of the only ones that may be. A row each is filled up with 0.
 
         Returns
         -------
@@ -66,6 +90,11 @@ class Recommender(nn.Module):
             Scores, descending; -inf where nothing is left to recommend.
         Tensor [B, k], int64
             Item ids; 0 where nothing is left.
+
+        Raises
+        ------
+        ValueError
+            When `k` is below 1, or a list has an id that is not in the catalogue.
         """
         items = inputs[self.item]
         if items.shape[0] == 0:
@@ -83,10 +112,12 @@ class Recommender(nn.Module):
         for name in self.session_names:
             if name != "":
                 recent[name] = inputs[name]
-        return best(strike(self.scorer(recent), items, self.exclude), k)
+        struck = struck_ids(items, self.exclude, excluded, self.catalogue)
+        found: tuple[Tensor, Tensor] = self.ranker(self.encoder(recent), k, struck, candidates)
+        return found
 
 
-class _Scorer(nn.Module):
+class _Scores(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.head = model.head
@@ -96,11 +127,28 @@ class _Scorer(nn.Module):
         return scores
 
 
+class _Queries(_Scores):
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        queries: Tensor = self.head.queries(inputs)
+        return queries
+
+
 def recommender(model: Any, exclude: str) -> Recommender:
     """The eager recommender of a `Model`."""
+    task = model.head.task
+    encoder: nn.Module = _Scores(model)
+    ranker: nn.Module = ScoreRanker()
+    # A task of one's own may score as it likes.
+    if type(task).scores is NextItemPredictionTask.scores and type(task).predict is NextItemPredictionTask.predict:
+        vectors, bias = task.catalogue(model.inputs)
+        encoder, ranker = _Queries(model), VectorRanker(vectors, bias, task.reserved)
+    return _around(encoder, ranker, model, exclude)
+
+
+def _around(encoder: nn.Module, ranker: nn.Module, model: Any, exclude: str) -> Recommender:
     events, sessions = _names(model)
-    limit = model.max_sequence_length - 1
-    return Recommender(_Scorer(model).eval(), model.inputs.item.name, events, sessions, limit, exclude)
+    item, limit = model.inputs.item, model.max_sequence_length - 1
+    return Recommender(encoder, ranker, item.cardinality, item.name, events, sessions, limit, exclude).eval()
 
 
 def _names(model: Any) -> tuple[list[str], list[str]]:
@@ -145,9 +193,12 @@ def export_torchscript(model: Any, path: Path | str, exclude: str = "none") -> N
             # The tracer warns of every shape that it makes constant; `_check` finds those that matter.
             warnings.simplefilter("ignore")
             example = sample_inputs(model, 3, min(4, eager.limit))
-            traced = torch.jit.trace(eager.scorer, (example,), strict=False, check_trace=False)
-            scripted = torch.jit.script(Recommender(traced, eager.item, *_names(model), eager.limit, exclude).eval())
-            frozen = torch.jit.freeze(scripted.eval())
+            traced = torch.jit.trace(eager.encoder, (example,), strict=False, check_trace=False)
+            ranker = served(eager.ranker)
+            scripted = torch.jit.script(_around(traced, ranker, model, exclude))
+            # What makes itself ready when it is loaded cannot be a constant.
+            kept = ["ranker.bounds"] if isinstance(ranker, BoundedRanker) else []
+            frozen = torch.jit.freeze(scripted.eval(), kept)
             torch.jit.save(frozen, str(path))
             _check(model, eager, torch.jit.load(str(path)))
     finally:
@@ -157,16 +208,25 @@ def export_torchscript(model: Any, path: Path | str, exclude: str = "none") -> N
 
 def _check(model: Any, eager: Recommender, exported: Any) -> None:
     limit = eager.limit
-    everything = model.inputs.item.cardinality
+    item = model.inputs.item
     for seed, (batch, length) in enumerate([(1, 1), (1, limit), (5, limit), (2, limit + 3), (9, max(1, limit // 2))]):
         inputs = sample_inputs(model, batch, length, seed)
-        (scores, ids), (expected, expected_ids) = exported(inputs, everything), eager(inputs, everything)
+        (scores, ids), (expected, expected_ids) = (f(inputs, item.cardinality) for f in (exported, eager))
         # Compare by item: equal scores may come in either order.
         order, expected_order = ids.argsort(dim=1, stable=True), expected_ids.argsort(dim=1, stable=True)
         same = torch.equal(ids.gather(1, order), expected_ids.gather(1, expected_order))
         given, wanted = scores.gather(1, order), expected.gather(1, expected_order)
-        if not same or not torch.allclose(given, wanted, rtol=1e-4, atol=1e-4):
+        # The few best, with and without lists, may be found in another way than all.
+        few = min(20, item.cardinality)
+        some = torch.randint(item.cardinality, (batch, 2 * few), generator=torch.Generator().manual_seed(seed))
+        for lists in ((None, None), (expected_ids[:, : few // 2], None), (some[:, :few], some)):
+            same = same and _close(exported(inputs, few, *lists)[0], eager(inputs, few, *lists)[0])
+        if not same or not _close(given, wanted):
             raise RuntimeError(
                 f"the exported model differs from the trained one for {batch} sessions of up to {length} events: "
                 "it was not written"
             )
+
+
+def _close(given: Tensor, wanted: Tensor) -> bool:
+    return torch.allclose(given, wanted, rtol=1e-4, atol=1e-4)

@@ -229,6 +229,11 @@ class Head(nn.Module):
             found[task.task_name] = task.predict(states, self.body.inputs)
         return found
 
+    def queries(self, columns: dict[str, Tensor]) -> Tensor:
+        """The next-item task's vectors [B, D] of the sessions; see `NextItemPredictionTask.queries`."""
+        found: Tensor = self.task.queries(self._next_states(columns))
+        return found
+
     def scores(self, columns: dict[str, Tensor]) -> Tensor:
         """What the next-item task, or the only one, predicts."""
         name = self.task.task_name

@@ -144,6 +144,14 @@ class NextItemPredictionTask(PredictionTask):
         """Scores [B, target_dim] for what follows each session; -inf for reserved ids."""
         return self.scores(self.blocked(states).answers(), inputs.item_table.weight)
 
+    def queries(self, states: SessionStates) -> Tensor:
+        """Vectors [B, D] of the sessions: scores are their products with `catalogue`, and reserved ids have none."""
+        return self._answers(self.blocked(states).answers())
+
+    def catalogue(self, inputs: Any) -> tuple[Tensor, Tensor | None]:
+        """The items' vectors [target_dim, D] that `queries` are multiplied with, and what is added [target_dim]."""
+        return inputs.item_table.weight if self.weight is None else self.weight, self.bias
+
     def loss(self, states: SessionStates, inputs: Any, targets: Tensor | None = None) -> tuple[Tensor, int]:
         """Mean loss over the targets, and their number.
 

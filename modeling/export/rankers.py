@@ -1,0 +1,195 @@
+"""From what a model says of a session to its best items: the last step of a request, as TorchScript.
+
+A ranker is called as ``ranker(answers, k, struck, candidates)``, with `struck` and `candidates` as ids [B, M], filled
+up with 0, and returns scores [B, k] and ids [B, k] as `modeling.ranking.best` does.
+"""
+
+from typing import Optional  # TorchScript reads this spelling
+
+import torch
+from torch import Tensor, nn
+
+from modeling.export.bounds import BLOCK, BlockBounds, block_bounds
+from modeling.ranking import best, best_by_blocks, restrict, rows_of
+
+# Items from which bounds are worth having.
+_MANY = 50_000
+
+
+class ScoreRanker(nn.Module):
+    """Ranks scores that are there already: for heads that are more than one product of vectors."""
+
+    def forward(
+        self,
+        answers: Tensor,
+        k: int,
+        struck: Tensor,
+        candidates: Optional[Tensor],  # noqa: UP045
+    ) -> tuple[Tensor, Tensor]:
+        """Rank the scores `answers` [B, C]."""
+        return best_by_blocks(restrict(answers, struck, candidates), k)
+
+
+class VectorRanker(nn.Module):
+    """Ranks items by the product of their vectors with the session's.
+
+    Parameters
+    ----------
+    vectors : Tensor [C, D]
+        The items.
+    bias : Tensor [C], optional
+        What is added to their scores.
+    reserved : int
+        Ids below it are not recommended.
+    """
+
+    vectors: Tensor
+    bias: Tensor | None
+
+    def __init__(self, vectors: Tensor, bias: Tensor | None, reserved: int) -> None:
+        super().__init__()
+        self.register_buffer("vectors", vectors.detach())
+        self.register_buffer("bias", None if bias is None else bias.detach())
+        self.reserved = reserved
+
+    def forward(
+        self,
+        answers: Tensor,
+        k: int,
+        struck: Tensor,
+        candidates: Optional[Tensor],  # noqa: UP045
+    ) -> tuple[Tensor, Tensor]:
+        """Rank by the sessions' vectors `answers` [B, D]."""
+        return self.plain(answers, k, struck, candidates)
+
+    def plain(
+        self,
+        answers: Tensor,
+        k: int,
+        struck: Tensor,
+        candidates: Optional[Tensor],  # noqa: UP045
+    ) -> tuple[Tensor, Tensor]:
+        """Rank by scores of the whole catalogue, or of candidates if they are few."""
+        if candidates is not None:
+            ids = rows_of(candidates, answers.shape[0], self.vectors.shape[0])
+            # Vectors from all over the table, copied for each session, against one pass over the table for all.
+            if ids.shape[1] * 8 <= self.vectors.shape[0] and ids.numel() * answers.shape[1] <= 1 << 24:
+                # A column of padding more, so that there is something to choose from; and each item once.
+                ids = torch.nn.functional.pad(ids, [1, 0]).sort(1)[0]
+                again = torch.nn.functional.pad(ids[:, 1:] == ids[:, :-1], [1, 0])
+                return self.among(answers, k, struck, ids.masked_fill(again, 0))
+        scores = self.scores(answers)
+        if candidates is not None:
+            return best_by_blocks(restrict(scores, struck, candidates), k)
+        if struck.shape[1] > 0:
+            scores.scatter_(1, struck, float("-inf"))
+        return best_by_blocks(scores, k)
+
+    def scores(self, answers: Tensor) -> Tensor:
+        """Scores of all items [B, C]."""
+        scores = torch.nn.functional.linear(answers, self.vectors, self.bias)
+        scores.narrow(1, 0, self.reserved).fill_(float("-inf"))
+        return scores
+
+    def among(self, answers: Tensor, k: int, struck: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Rank some items for each session [B, M], M at least 1, each once but 0; nothing else is computed."""
+        scores = torch.bmm(torch.nn.functional.embedding(ids, self.vectors), answers.unsqueeze(2)).squeeze(2)
+        bias = self.bias
+        if bias is not None:
+            scores = scores + bias[ids]
+        void = ids < self.reserved
+        if struck.shape[1] > 0:
+            ordered = struck.sort(1)[0]
+            where = torch.searchsorted(ordered, ids).clamp(max=ordered.shape[1] - 1)
+            void = void | (ordered.gather(1, where) == ids)
+        top, where = best(scores.masked_fill(void, float("-inf")), k)
+        return top, ids.gather(1, where).masked_fill(top == float("-inf"), 0)
+
+
+class BoundedRanker(VectorRanker):
+    """Scores only blocks of items that can hold an answer; the answers are those of `VectorRanker`.
+
+    Parameters
+    ----------
+    vectors, bias, reserved
+        See `VectorRanker`.
+    bounds : BlockBounds
+        Of these vectors and this bias.
+    """
+
+    def __init__(self, vectors: Tensor, bias: Tensor | None, reserved: int, bounds: BlockBounds) -> None:
+        super().__init__(vectors, bias, reserved)
+        self.bounds = bounds
+        # Blocks that cost about as much to pick as a pass over the whole table.
+        self.budget = -(-vectors.shape[0] // BLOCK) // 16
+        self.block = BLOCK
+
+    def forward(
+        self,
+        answers: Tensor,
+        k: int,
+        struck: Tensor,
+        candidates: Optional[Tensor],  # noqa: UP045
+    ) -> tuple[Tensor, Tensor]:
+        """Rank by the sessions' vectors `answers` [B, D]."""
+        few = k >= 1 and k * 4 <= self.budget and candidates is None
+        if not few or answers.is_cuda or answers.dtype != torch.float32 or not self.bounds.ready():
+            return self.plain(answers, k, struck, candidates)
+        tops: list[Tensor] = []
+        found: list[Tensor] = []
+        # So many at once that their bounds stay in the cache.
+        for begin in range(0, answers.shape[0], 32):
+            some, others = answers[begin : begin + 32], struck[begin : begin + 32]
+            top, ids = self.bounded(some, k, others)
+            tops.append(top)
+            found.append(ids)
+        if len(tops) == 1:
+            return tops[0], found[0]
+        return torch.cat(tops), torch.cat(found)
+
+    def bounded(self, answers: Tensor, k: int, struck: Tensor) -> tuple[Tensor, Tensor]:
+        """Rank by blocks that can hold an answer, or plainly where they are too many."""
+        upper, lower = self.bounds(answers)
+        # A block whose best item may be struck warrants nothing.
+        lower.narrow(1, 0, (self.reserved + self.block - 1) // self.block).fill_(float("-inf"))
+        if struck.shape[1] > 0:
+            lower.scatter_(1, struck.div(self.block, rounding_mode="floor"), float("-inf"))
+        # k blocks hold an item each that is at least as good as this: no block below it holds an answer.
+        least = torch.topk(lower, k, dim=1, sorted=False)[0].amin(1, keepdim=True)
+        # Written so that NaN, a bound that is not known, counts as open.
+        is_open = (upper < least).logical_not_()
+        count = is_open.sum(1)
+        counts: list[int] = count.tolist()
+        hard = (count > self.budget).nonzero().squeeze(1)
+        hard_tops, hard_ids = answers, struck
+        if hard.shape[0] > 0:
+            hard_tops, hard_ids = self.plain(answers[hard], k, struck[hard], None)
+        if hard.shape[0] == answers.shape[0]:
+            return hard_tops, hard_ids
+        tops: list[Tensor] = []
+        found: list[Tensor] = []
+        past = 0
+        # One by one: a row's vectors stay in the cache, and rows differ in how many they need.
+        for row in range(len(counts)):
+            top, ids = hard_tops[past : past + 1], hard_ids[past : past + 1]
+            if counts[row] > self.budget:
+                past += 1
+            else:
+                inside = (is_open[row].nonzero() * self.block + torch.arange(self.block)).view(1, -1)
+                # The last block may reach behind the last item.
+                inside = inside.masked_fill(inside >= self.vectors.shape[0], 0)
+                top, ids = self.among(answers[row : row + 1], k, struck[row : row + 1], inside)
+            tops.append(top)
+            found.append(ids)
+        return torch.cat(tops), torch.cat(found)
+
+
+def served(ranker: nn.Module) -> nn.Module:
+    """The ranker that answers the same soonest, for what is exported."""
+    if not isinstance(ranker, VectorRanker) or ranker.vectors.dtype != torch.float32:
+        return ranker
+    # Few items are scored sooner than bounded. Without VNNI oneDNN may multiply integers one by one.
+    if ranker.vectors.shape[0] < _MANY or not torch.cpu.get_capabilities().get("avx512_vnni"):
+        return ranker
+    bounds = block_bounds(ranker.vectors, ranker.bias)
+    return BoundedRanker(ranker.vectors, ranker.bias, ranker.reserved, bounds)
