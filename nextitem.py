@@ -53,6 +53,9 @@ Cluster = Annotated[
 _DAYS = "an appended day such as 2026-11-20, or days 2026-11-14..2026-11-20"
 Url = Annotated[str | None, typer.Option(help="host:port of the server; by default port 8001 (gRPC) or 8000 (HTTP).")]
 Protocol = Annotated[str, typer.Option(help="grpc or http.")]
+Watched = Annotated[
+    str | None, typer.Option(help="host:port of the server's HTTP: wait until it answers so, or take it back.")
+]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")]
 
 
@@ -240,11 +243,63 @@ def export(
     output: Annotated[Path, typer.Option(help="Model repository to write.")] = Path("model_repository"),
     config: Config = None,
     settings: Set = None,
+    verify: Annotated[
+        bool, typer.Option(help="Compare the compiled workflow with NVTabular's on the sample of sessions.")
+    ] = True,
 ) -> dict[str, Any]:
     """Package workflow and model into a Triton model repository."""
     from serving.export import export as export_model
 
-    return export_model(features, model, output, _settings(config, settings)[1])
+    return export_model(features, model, output, _settings(config, settings)[1], check=verify)
+
+
+@command(lambda report: show_facts("Deployed", report))
+def deploy(
+    features: Features = Path("features"),
+    model: Model = Path("model"),
+    repository: Repository = Path("model_repository"),
+    share: Annotated[float, typer.Option(help="The new version's share of the sessions; the rest stay.")] = 1.0,
+    keep: Annotated[int, typer.Option(help="Versions that stay in the repository.", min=1)] = 2,
+    url: Watched = None,
+    config: Config = None,
+    settings: Set = None,
+) -> dict[str, Any]:
+    """Add a new version to a repository, and switch a running server to it without a failed request."""
+    from serving.deploy import deploy as deploy_model
+
+    serving = _settings(config, settings)[1] if config or settings else None
+    return deploy_model(features, model, repository, serving, share, keep, url)
+
+
+@command(lambda report: show_facts("Routed", report))
+def route(
+    versions: Annotated[list[str], typer.Argument(metavar="VERSION[=SHARE]...", help="3, or 2=0.9 3=0.1.")],
+    repository: Annotated[Path, typer.Option(help="Folder that 'nextitem export' writes.")] = Path("model_repository"),
+    url: Watched = None,
+) -> dict[str, Any]:
+    """Choose which versions answer: one, or several by a hash of the session's id."""
+    from serving.deploy import route as route_sessions
+
+    return route_sessions(repository, _shares(versions), url)
+
+
+@command(lambda report: show_facts("Rolled back", report))
+def rollback(repository: Repository = Path("model_repository"), url: Watched = None) -> dict[str, Any]:
+    """Go back to the version before."""
+    from serving.deploy import rollback as roll_back
+
+    return roll_back(repository, url)
+
+
+def _shares(versions: list[str]) -> dict[int, float]:
+    shares = {}
+    for text in versions:
+        version, given, share = text.partition("=")
+        try:
+            shares[int(version)] = float(share) if given else 1.0
+        except ValueError:
+            raise UserError(f"{text!r} is not a version, as 3, or one with its share, as 3=0.1") from None
+    return shares
 
 
 @command(lambda result: None)
@@ -257,10 +312,10 @@ def serve(
     log_file: Annotated[Path | None, typer.Option(help="Keep Triton's whole log here.")] = None,
 ) -> dict[str, Any]:
     """Run tritonserver on a model repository until Ctrl-C."""
-    from common.artefacts import read_manifest
+    from serving.repository import recover
     from serving.server import TritonServer, serve_forever
 
-    read_manifest(repository, "model_repository", "nextitem export")
+    recover(repository)
     server = TritonServer(repository, host, http_port, grpc_port, metrics_port, log_file=log_file)
     return {"exit_code": serve_forever(server)}
 
@@ -295,6 +350,25 @@ def loadtest(
 
     columns = read_events(events)
     return {"rows": run_loadtest(_url(url, protocol), columns, protocol, concurrency or [1, 4, 16], requests)}
+
+
+@command(lambda result: None)
+def playground(
+    features: Features = Path("features"),
+    url: Url = None,
+    protocol: Protocol = "grpc",
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the page; 0 for any that is free.")] = 8003,
+    events: Annotated[str | None, typer.Option(help="Event files that name the items; by default the YAML's.")] = None,
+) -> dict[str, Any]:
+    """Serve a web page on which to click a session together and watch a running server recommend, until Ctrl-C."""
+    from serving.playground.reading import read_catalogue
+    from serving.playground.server import Playground, serve_playground
+
+    catalogue, source = read_catalogue(features, events)
+    say(f"{len(catalogue):,} items from {source}; Ctrl-C stops")
+    page = Playground(catalogue, _url(url, protocol), protocol, host)
+    return {"exit_code": serve_playground(page, port, show_line)}
 
 
 def _url(url: str | None, protocol: str) -> str:

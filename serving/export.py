@@ -10,6 +10,8 @@ from typing import Any
 from common.artefacts import identity, new_folder, read_manifest
 from common.errors import UserError
 from common.progress import step
+from serving import MODEL
+from serving.runtime.program import RequestProgram
 from serving.settings import ServingSettings
 
 KEPT = ("README.md",)
@@ -21,6 +23,7 @@ def export(
     output: Path | str = "model_repository",
     settings: ServingSettings | None = None,
     version: int = 1,
+    check: bool = True,
 ) -> dict[str, Any]:
     """Package the fitted workflow and the trained model for Triton.
 
@@ -33,7 +36,9 @@ def export(
     settings : ServingSettings, optional
         Batch size, instances, threads and the number of recommendations.
     version : int
-        The Triton version of the models.
+        The Triton version of the model.
+    check : bool
+        Compare the compiled workflow with NVTabular's on the sample of sessions in ``features/``.
 
     Returns
     -------
@@ -43,8 +48,8 @@ def export(
     Raises
     ------
     UserError
-        When a folder is missing or was altered, the two do not belong together, or the workflow holds an operator
-        that cannot be served.
+        When a folder is missing or was altered, the two do not belong together, the workflow holds an operator
+        that cannot be served, or what was compiled gives something else.
     """
     features, model, settings = Path(features), Path(model), settings or ServingSettings()
     read_manifest(features, "features", "nextitem preprocess")
@@ -57,12 +62,17 @@ def export(
         raise UserError(
             f"serving.top_k is {top_k}, but {model} gives at most {facts['top_k']}: train with a larger top_k"
         )
-    ranker = {"inputs": facts["inputs"], "top_k": top_k, "threads": settings.threads, "device": settings.device}
+    settings = settings.model_copy(update={"top_k": top_k})
     inputs = {"features": identity(features), "model": identity(model)}
     with new_folder(output, "model_repository", settings.model_dump(), inputs, keep=KEPT) as folder:
         with step("Exporting the ensemble") as bar:
-            entry = _export_ensemble(features, model, folder.path, settings, ranker, version)
+            entry, workflow = _export_ensemble(features, model, folder.path, settings, version)
             bar.say(", ".join(sorted(path.name for path in folder.path.iterdir() if path.is_dir())))
+        program = _answering(folder.path / MODEL / str(version), model)
+        if check:
+            from serving.verify import verify
+
+            folder.report["verified_sessions"] = verify(workflow, program, features / "sample.parquet")
         folder.report |= {
             "ensemble": entry.name,
             "version": version,
@@ -73,9 +83,25 @@ def export(
     return folder.report
 
 
+def _answering(folder: Path, model: Path) -> RequestProgram:
+    """Load what was written as the server will, and have it answer."""
+    import torch
+
+    from serving.runtime.engine import Engine
+
+    threads = torch.get_num_threads()
+    try:
+        return Engine(folder, device="cpu").program
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{model} does not answer ({reason}): run 'nextitem train' again") from error
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _export_ensemble(
-    features: Path, model: Path, folder: Path, settings: ServingSettings, ranker: dict[str, Any], version: int
-) -> Any:
+    features: Path, model: Path, folder: Path, settings: ServingSettings, version: int
+) -> tuple[Any, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Merlin takes seconds to import, and only this stage needs it.
@@ -87,8 +113,7 @@ def _export_ensemble(
         workflow = load_workflow(features)
         request = json.loads((features / "request.json").read_text(encoding="utf-8"))
         columns = [column["name"] for column in request["columns"]]
-        rank = RankItems(model, ranker, settings.max_batch_size, settings.ranker_instances)
-        graph = columns >> TransformEvents(workflow, request) >> rank
+        graph = columns >> TransformEvents(workflow, request) >> RankItems(model)
         ensemble = Ensemble(graph, workflow.input_schema)
-        entry, _ = ensemble.export(str(folder), runtime=NextItemRuntime(settings.entry_instances), version=version)
-    return entry
+        entry, _ = ensemble.export(str(folder), runtime=NextItemRuntime(settings), version=version)
+    return entry, workflow

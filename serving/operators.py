@@ -4,12 +4,12 @@ An ensemble is written as ever::
 
     columns >> TransformEvents(workflow, request) >> RankItems(model_folder)
 
-`NextItemRuntime` turns it into a Triton model repository: a Python-backend entry model that runs the compiled
-workflow in its own process, and a ranker that Triton batches across clients. merlin-systems' stock executor would
+`NextItemRuntime` turns it into one Triton model of the Python backend that runs the compiled workflow and the
+TorchScript model in its own process, and batches the sessions of all clients. merlin-systems' stock executor would
 unpickle the workflow and run pandas for every request.
 
-The entry is an executor that calls the ranker, not a Triton ``ensemble_scheduling`` block: there, inputs and outputs
-share one name space, and raw events usually have the columns ``session_id`` and ``item_id`` that the answer has too.
+It is not a Triton ``ensemble_scheduling`` block: there, inputs and outputs share one name space, and raw events usually
+have the columns ``session_id`` and ``item_id`` that the answer has too; each hop between models costs half a request.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from typing import Any
 import tritonclient.grpc.model_config_pb2 as triton
 from google.protobuf import text_format
 
+from common.artefacts import sha256
+from common.errors import UserError
 from preprocessing.engine import (
     ColumnSchema,
     ColumnSelector,
@@ -35,20 +37,21 @@ from preprocessing.engine import (
 )
 from serving import MODEL
 from serving.compile import compile_workflow, save_program
-from serving.runtime import EXECUTOR_SETTINGS, RANKER_SETTINGS, RANKER_WEIGHTS
+from serving.runtime import CHECKSUMS, SETTINGS, WEIGHTS
+from serving.runtime.options import CANDIDATES, EXCLUDE_SEEN, EXCLUDED, OPTIONS, TOP_K
+from serving.runtime.program import RequestProgram
+from serving.settings import ServingSettings
 
 _TYPES = {
     "BYTES": triton.TYPE_STRING,
     "INT64": triton.TYPE_INT64,
     "FP64": triton.TYPE_FP64,
     "BOOL": triton.TYPE_BOOL,
-    "int64": triton.TYPE_INT64,
-    "float32": triton.TYPE_FP32,
 }
 _MODEL = '''\
 """Written by nextitem; the code is in the installed package."""
 
-from {} import TritonPythonModel  # noqa: F401
+from serving.runtime.executor import TritonPythonModel  # noqa: F401
 '''
 
 
@@ -82,16 +85,11 @@ class RankItems(Operator):
     ----------
     model : Path
         The ``model/`` folder.
-    settings : mapping
-        ``inputs``, ``top_k`` and ``threads`` for the ranker.
-    max_batch_size, instances : int
-        Sessions that Triton may put into one pass, and processes that it starts.
     """
 
-    def __init__(self, model: Path, settings: Mapping[str, Any], max_batch_size: int, instances: int) -> None:
+    def __init__(self, model: Path) -> None:
         super().__init__()
-        self.model, self.settings = model, settings
-        self.max_batch_size, self.instances = max_batch_size, instances
+        self.model = model
 
     def compute_output_schema(
         self, input_schema: Schema, col_selector: ColumnSelector, prev_output_schema: Schema | None = None
@@ -100,58 +98,55 @@ class RankItems(Operator):
         names = ("session_id", "item_id", "score", "unknown_events")
         return Schema([ColumnSchema(name) for name in names])
 
-    def export(self, folder: Path, name: str, version: int) -> triton.ModelConfig:
-        """Write the ranker as a Triton model and return its configuration."""
-        target = folder / name / str(version)
-        target.mkdir(parents=True)
-        shutil.copy2(self.model / RANKER_WEIGHTS, target / RANKER_WEIGHTS)
-        (target / RANKER_SETTINGS).write_text(json.dumps(self.settings, indent=1) + "\n", encoding="utf-8")
-        (target / "model.py").write_text(_MODEL.format("serving.runtime.ranker"), encoding="utf-8")
-        config = triton.ModelConfig(name=name, backend="python", max_batch_size=self.max_batch_size)
-        for column in self.settings["inputs"]:
-            # Clients' sessions differ in length; the ranker pads them to each other.
-            config.input.append(
-                triton.ModelInput(
-                    name=column["name"], data_type=_TYPES[column["dtype"]], dims=[-1], allow_ragged_batch=True
-                )
-            )
-        config.output.append(triton.ModelOutput(name="ids", data_type=triton.TYPE_INT64, dims=[-1]))
-        config.output.append(triton.ModelOutput(name="scores", data_type=triton.TYPE_FP32, dims=[-1]))
-        config.dynamic_batching.max_queue_delay_microseconds = 0
-        _instances(config, self.instances)
-        _write(config, folder)
-        return config
-
 
 class NextItemRuntime(Runtime):
     """Exports an ensemble of `TransformEvents` and `RankItems`.
 
     Parameters
     ----------
-    instances : int
-        Processes of the entry model: as many requests are prepared at a time.
+    settings : ServingSettings
+        Batch size, instances, device, and the limits of a request.
     """
 
-    def __init__(self, instances: int = 2) -> None:
+    def __init__(self, settings: ServingSettings) -> None:
         super().__init__()
-        self.instances = instances
+        self.settings = settings
 
     def export(
         self, ensemble: Any, path: str, version: int = 1, name: str = MODEL
     ) -> tuple[triton.ModelConfig, list[triton.ModelConfig]]:
-        """Write the model repository; returns the configuration of the entry and those of its steps."""
-        folder, graph = Path(path), ensemble.graph
-        transform, rank = _steps(graph)
-        ranker = rank.export(folder, f"{name}_ranker", version)
+        """Write the model repository; returns the configuration of the model, and none of further ones."""
+        folder = Path(path)
+        transform, rank = _steps(ensemble.graph)
         target = folder / name / str(version)
         program = save_program(transform.document, transform.arrays, target)
-        settings = {"ranker": ranker.name, "max_batch_size": rank.max_batch_size}
-        (target / EXECUTOR_SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        (target / "model.py").write_text(_MODEL.format("serving.runtime.executor"), encoding="utf-8")
+        _refuse_names(program)
+        shutil.copy2(rank.model / WEIGHTS, target / WEIGHTS)
+        keys = ("max_batch_size", "max_waiting", "threads", "device")
+        facts = self.settings.model_dump(include=set(keys)) | {"limits": self.settings.limits().to_dict()}
+        (target / SETTINGS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        (target / "model.py").write_text(_MODEL, encoding="utf-8")
+        checksums = {file.name: sha256(file) for file in sorted(target.iterdir())}
+        (target / CHECKSUMS).write_text(json.dumps(checksums, indent=1) + "\n", encoding="utf-8")
+        config = self._config(program, name)
+        # The version that is asked for, and no other: `nextitem deploy` moves this line.
+        config.version_policy.specific.versions.append(version)
+        (folder / name / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
+        return config, []
+
+    def _config(self, program: RequestProgram, name: str) -> triton.ModelConfig:
+        # A batch size of 0 says that rows are no batch to Triton: they are events, and become fewer sessions.
         config = triton.ModelConfig(name=name, backend="python", max_batch_size=0)
         types = {column.role: _TYPES[column.type] for column in program.columns}
         for column in program.columns:
             config.input.append(triton.ModelInput(name=column.name, data_type=_TYPES[column.type], dims=[-1]))
+        for option, kind, size in (
+            (TOP_K, triton.TYPE_INT64, 1),
+            (EXCLUDE_SEEN, triton.TYPE_BOOL, 1),
+            (EXCLUDED, types["item"], -1),
+            (CANDIDATES, types["item"], -1),
+        ):
+            config.input.append(triton.ModelInput(name=option, data_type=kind, dims=[size], optional=True))
         for output, kind, dims in (
             ("session_id", types["session"], [-1]),
             ("item_id", types["item"], [-1, -1]),
@@ -159,9 +154,18 @@ class NextItemRuntime(Runtime):
             ("unknown_events", triton.TYPE_INT64, [-1]),
         ):
             config.output.append(triton.ModelOutput(name=output, data_type=kind, dims=dims))
-        _instances(config, self.instances)
-        _write(config, folder)
-        return config, [ranker]
+        kind = triton.ModelInstanceGroup.KIND_CPU
+        config.instance_group.append(triton.ModelInstanceGroup(count=self.settings.instances, kind=kind))
+        return config
+
+
+def _refuse_names(program: RequestProgram) -> None:
+    for column in program.columns:
+        if column.name in OPTIONS:
+            raise UserError(
+                f"the events have a column {column.name!r}, which is an option of requests ({', '.join(OPTIONS)}): "
+                "rename it in the files"
+            )
 
 
 def _steps(graph: Graph) -> tuple[TransformEvents, RankItems]:
@@ -171,12 +175,3 @@ def _steps(graph: Graph) -> tuple[TransformEvents, RankItems]:
     if len(transform) != 1 or len(rank) != 1:
         raise ValueError("the ensemble must be TransformEvents >> RankItems")
     return transform[0], rank[0]
-
-
-def _instances(config: triton.ModelConfig, count: int) -> None:
-    config.instance_group.append(triton.ModelInstanceGroup(count=count, kind=triton.ModelInstanceGroup.KIND_CPU))
-
-
-def _write(config: triton.ModelConfig, folder: Path) -> None:
-    text = text_format.MessageToString(config)
-    (folder / config.name / "config.pbtxt").write_text(text, encoding="utf-8")

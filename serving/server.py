@@ -31,9 +31,19 @@ from serving.ports import check_ports
 
 STOP_SECONDS = 30.0
 DRAIN_SECONDS = 5
+POLL_SECONDS = 1
 
-# prctl(PR_SET_PDEATHSIG, SIGTERM), kept by exec: a Python that is killed outright does not leave a server behind.
-_DIE_WITH_PARENT = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
+# Triton reads JSON by recursion: a body of a million brackets overflows the usual 8 MiB of a thread's stack and ends
+# the server. Memory for a stack is only reserved until it is used.
+_STACK_BYTES = 1 << 30
+_LAUNCH = (
+    "import ctypes,os,resource,sys; hard=resource.getrlimit(resource.RLIMIT_STACK)[1]; "
+    f"resource.setrlimit(resource.RLIMIT_STACK, ({_STACK_BYTES} if hard < 0 else min(hard, {_STACK_BYTES}), hard)); "
+    # prctl(PR_SET_PDEATHSIG, SIGTERM), kept by exec: a Python that is killed outright does not leave a server behind.
+    # The signal comes when the starting thread ends, so it must not be a short-lived one.
+    "ctypes.CDLL(None).prctl(1, 15) if sys.argv[1] == 'main' and sys.platform == 'linux' else None; "
+    "os.execv(sys.argv[2], sys.argv[2:])"
+)
 
 
 class TritonServer:
@@ -133,9 +143,8 @@ class TritonServer:
             assert log_file is not None
             log_file.parent.mkdir(parents=True, exist_ok=True)
             command = [*program.command, *self._options()]
-            # The signal comes when the starting thread ends, so it must not be a short-lived one.
-            if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
-                command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, *command]
+            thread = "main" if threading.current_thread() is threading.main_thread() else "other"
+            command = [sys.executable, "-I", "-S", "-c", _LAUNCH, thread, *command]
             limits = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
             environment = program.environment | {f"{name}_NUM_THREADS": str(self.threads) for name in limits}
             with log_file.open("wb") as log:
@@ -148,6 +157,8 @@ class TritonServer:
 
     def _options(self) -> list[str]:
         options = [f"--model-repository={self.repository.resolve()}"]
+        # Versions come and go by changes of the folder (serving.deploy); in this mode no client can load anything.
+        options += ["--model-control-mode=poll", f"--repository-poll-secs={POLL_SECONDS}"]
         for name, port in self.ports.items():
             options += [f"--{name}-address={self.host}", f"--{name}-port={port}"]
         options.append(f"--backend-config=python,shm-region-prefix-name={self._shared_memory}")

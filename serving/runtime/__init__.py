@@ -1,4 +1,3 @@
 """What runs inside Triton: numpy, torch and nothing else of size (no pandas, no transformers, no NVTabular)."""
 
-EXECUTOR_SETTINGS = "executor.json"
-RANKER_SETTINGS, RANKER_WEIGHTS = "ranker.json", "model.pt"
+SETTINGS, WEIGHTS, CHECKSUMS = "serving.json", "model.pt", "checksums.json"

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from preprocessing.kernels import LARGEST, UNITS
 
 Array = NDArray[Any]
-MAX_EVENTS = 100_000
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _RANGE = np.iinfo(np.int64)
@@ -66,6 +65,13 @@ class Column:
             return np.where(usable, values, np.nan)
         return values
 
+    def example(self) -> Array:
+        """A value that `decode` takes, as an array [1]."""
+        if self.type != "BYTES":
+            return np.ones(1, dtype={"INT64": np.int64, "FP64": np.float64, "BOOL": np.bool_}[self.type])
+        text = _EPOCH.strftime(self.format) if self.format else _EPOCH.isoformat()
+        return np.array([text.encode() if self.role == "time" else b"1"], dtype=object)
+
     def _number_times(self, values: Array) -> Array:
         factor = UNITS[self.unit or "ns"]
         limit = _RANGE.max // factor
@@ -97,14 +103,25 @@ class Column:
         raise RequestError(f"'{self.name}' in event {row} is {value[:40]!r}: send {expected}")
 
 
-def check_lengths(columns: Sequence[Column], raw: Mapping[str, Array]) -> None:
-    """Refuse a request without events, with too many, or whose columns differ in length."""
+def check_sizes(columns: Sequence[Column], raw: Mapping[str, Array], max_events: int, max_bytes: int) -> None:
+    """Refuse a request that lacks a column, has no events or too many, a text too long, or columns of other lengths."""
+    missing = [column.name for column in columns if column.name not in raw]
+    if missing:
+        raise RequestError(f"the request lacks {', '.join(map(repr, missing))}: every event needs a value")
     lengths = {column.name: raw[column.name].size for column in columns}
     longest = max(lengths.values())
     if longest == 0:
         raise RequestError("the request holds no events: send one at least")
-    if longest > MAX_EVENTS:
-        raise RequestError(f"the request holds {longest} events: send at most {MAX_EVENTS} at a time")
-    for name, length in lengths.items():
-        if length != longest:
-            raise RequestError(f"'{name}' has {length} values but other columns have {longest}: send one an event")
+    if longest > max_events:
+        raise RequestError(f"the request holds {longest} events: send at most {max_events} at a time")
+    for column in columns:
+        name, values = column.name, raw[column.name]
+        if values.size != longest:
+            raise RequestError(f"'{name}' has {values.size} values but other columns have {longest}: send one an event")
+        if values.ndim != 1:
+            raise RequestError(f"'{name}' has {values.ndim} dimensions: send a flat list with one value an event")
+        if column.type == "BYTES":
+            sizes = [len(value) for value in values.tolist()]
+            if max(sizes) > max_bytes:
+                row = next(row for row, size in enumerate(sizes) if size > max_bytes)
+                raise RequestError(f"'{name}' has {sizes[row]} bytes in event {row}: send at most {max_bytes}")

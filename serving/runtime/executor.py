@@ -1,74 +1,105 @@
-"""Triton model: the ensemble's entry. Raw events in, original item ids out.
+"""The Triton model `nextitem`: raw events in, original item ids out.
 
-Runs the compiled workflow in this process, asks the ranker (a model of its own, so that Triton batches the
-sessions of all clients) and turns its answer back into original ids. A request that cannot be answered gets an
-error reply of one line; the server goes on.
+The thread that Triton calls checks a request and queues it; a second thread encodes and ranks the sessions of all that
+wait. So `execute` returns before its answers are sent, through the response sender of each request.
+A request that cannot be answered gets an error reply of one line; the server goes on.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import queue
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb
 
-from serving.runtime import EXECUTOR_SETTINGS
-from serving.runtime.program import RequestError, RequestProgram, Sessions
+from serving.runtime.arms import Arms
+from serving.runtime.batcher import Batcher
+from serving.runtime.columns import RequestError
+from serving.runtime.counters import Counters
+from serving.runtime.engine import Engine
+from serving.runtime.options import CANDIDATES, EXCLUDED, OPTIONS
+from serving.runtime.shares import read_shares
 
-_LOWEST = np.finfo(np.float32).min
+_BUSY = "the server is busy: more requests wait than it can hold; try again"
+_WRONG = "the server could not answer this request; its log says why"
+_Answer = dict[str, np.ndarray[Any, Any]]
 
 
 class TritonPythonModel:
     """Loaded once an instance; see Triton's Python backend for when each method is called."""
 
     def initialize(self, args: dict[str, Any]) -> None:
-        """Load the request-time program."""
-        folder = Path(args["model_repository"]) / args["model_version"]
-        settings = json.loads((folder / EXECUTOR_SETTINGS).read_text(encoding="utf-8"))
-        self.ranker: str = settings["ranker"]
-        self.max_sessions: int = settings["max_batch_size"]
-        self.program = RequestProgram.load(folder)
+        """Verify and load what was exported, and answer once, so that the first client does not wait for it."""
+        folder, version = Path(args["model_repository"]), int(args["model_version"])
+        shares = read_shares(json.loads(args["model_config"])) or {version: 1.0}
+        warn = pb.Logger.log_warn
+        self.engine: Arms | Engine
+        self.engine = Arms(folder, shares, warn) if len(shares) > 1 else Engine(folder / str(version), warn)
+        self.counters = Counters(pb, args["model_name"], args["model_version"])
+        self.batcher: Batcher[Any, _Answer] = Batcher(
+            self._answer, len, self.engine.max_batch_size, self.engine.max_waiting, self.counters.publish
+        )
+        columns = self.engine.program.columns
+        self.inputs = [column.name for column in columns] + [*OPTIONS]
+        self.limits = {column.name: self.engine.limits.events for column in columns}
+        self.limits |= {EXCLUDED: self.engine.limits.listed, CANDIDATES: self.engine.limits.listed}
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer requests one by one: a bad one spoils only itself."""
-        return [self._respond(request) for request in requests]
+    def execute(self, requests: list[Any]) -> None:
+        """Take requests; each is answered through its own response sender."""
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                work = self.engine.read(self._raw(request))
+                self.batcher.submit(work, functools.partial(self._reply, sender))
+            except queue.Full:
+                self.counters.refused += 1
+                self._fail(sender, _BUSY, pb.TritonError.UNAVAILABLE)
+            except Exception as error:  # a bad request, or a fault of ours: the server must outlive both
+                self._reply(sender, error)
 
-    def _respond(self, request: Any) -> Any:
-        try:
-            outputs = self._answer(request)
-        except RequestError as error:
-            return pb.InferenceResponse(error=pb.TritonError(str(error), pb.TritonError.INVALID_ARG))
-        except Exception as error:  # the server must outlive any request, so what went wrong is logged, not raised
-            pb.Logger.log_error(f"request failed: {type(error).__name__}: {error}")
-            message = "the server could not answer this request; its log says why"
-            return pb.InferenceResponse(error=pb.TritonError(message, pb.TritonError.INTERNAL))
-        return pb.InferenceResponse([pb.Tensor(name, values) for name, values in outputs.items()])
+    def finalize(self) -> None:
+        """Answer what waits before the process ends."""
+        self.batcher.close()
 
-    def _answer(self, request: Any) -> dict[str, np.ndarray[Any, Any]]:
-        raw = {
-            column.name: pb.get_input_tensor_by_name(request, column.name).as_numpy() for column in self.program.columns
-        }
-        sessions = self.program.run(raw)
-        ids, scores = self._rank(sessions)
-        return {
-            "session_id": sessions.session_id,
-            "item_id": self.program.items.decode(ids),
-            # JSON has no infinity: a place that no item could fill gets the lowest number there is.
-            "score": np.maximum(scores, _LOWEST),
-            "unknown_events": sessions.unknown_events,
-        }
+    def _answer(self, requests: Sequence[Any]) -> list[_Answer]:
+        answers = self.engine.answer(requests)
+        self.counters.answered(requests, answers)
+        return answers
 
-    def _rank(self, sessions: Sessions) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        parts = []
-        for begin in range(0, len(sessions.session_id), self.max_sessions):
-            rows = slice(begin, begin + self.max_sessions)
-            inputs = [pb.Tensor(name, np.ascontiguousarray(v[rows])) for name, v in sessions.features.items()]
-            call = pb.InferenceRequest(model_name=self.ranker, requested_output_names=["ids", "scores"], inputs=inputs)
-            reply = call.exec()
-            if reply.has_error():
-                raise RuntimeError(reply.error().message())
-            parts.append([pb.get_output_tensor_by_name(reply, name).as_numpy() for name in ("ids", "scores")])
-        ids, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return ids, scores
+    def _raw(self, request: Any) -> dict[str, np.ndarray[Any, Any]]:
+        raw = {}
+        for name in self.inputs:
+            tensor = pb.get_input_tensor_by_name(request, name)
+            if tensor is None:
+                continue
+            # Text becomes Python objects one by one: too many are refused before that.
+            size, limit = int(np.prod(tensor.shape())), self.limits.get(name)
+            if limit is not None and size > limit:
+                raise RequestError(f"'{name}' has {size} values: send at most {limit}")
+            raw[name] = tensor.as_numpy()
+        return raw
+
+    def _reply(self, sender: Any, result: _Answer | Exception) -> None:
+        if isinstance(result, RequestError):
+            self.counters.refused += 1
+            self._fail(sender, str(result), pb.TritonError.INVALID_ARG)
+            return
+        if isinstance(result, Exception):
+            # What went wrong is for the log, not for the client.
+            self.counters.failed += 1
+            pb.Logger.log_error(f"request failed: {type(result).__name__}: {result}")
+            self._fail(sender, _WRONG, pb.TritonError.INTERNAL)
+            return
+        tensors = [pb.Tensor(name, values) for name, values in result.items()]
+        self._send(sender, pb.InferenceResponse(tensors))
+
+    def _fail(self, sender: Any, message: str, code: int) -> None:
+        self._send(sender, pb.InferenceResponse(error=pb.TritonError(message, code)))
+
+    def _send(self, sender: Any, response: Any) -> None:
+        sender.send(response, flags=pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

@@ -7,7 +7,7 @@ the results of earlier ones, and a file of arrays. `RequestProgram` runs them fo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing import feature_kernels, kernels
-from serving.runtime.columns import Column, RequestError, check_lengths
-from serving.runtime.steps import OPERATIONS, Tables, codes
+from serving.runtime.columns import Column, RequestError
+from serving.runtime.steps import OPERATIONS, SESSION_KEY, Tables, codes, codes_of_pairs
 from serving.runtime.vocabulary import Vocabulary, unpack_column
 
 PROGRAM, ARRAYS = "program.json", "arrays.npz"
@@ -26,7 +26,7 @@ Array = NDArray[Any]
 
 @dataclass
 class Sessions:
-    """One request, ready for the model.
+    """One request, or several, ready for the model.
 
     Attributes
     ----------
@@ -36,11 +36,14 @@ class Sessions:
         Events of each session whose item training did not know.
     features : dict of str to array [S, L]
         Encoded features, padded with 0 on the right to the longest session; int64 or float32.
+    requests : int64 [R]
+        How many sessions each request has, where several were prepared together.
     """
 
     session_id: Array
     unknown_events: NDArray[np.int64]
     features: dict[str, Array]
+    requests: NDArray[np.int64]
 
 
 class RequestProgram:
@@ -73,39 +76,63 @@ class RequestProgram:
             return cls(document, dict(arrays))
 
     @property
+    def session(self) -> str:
+        """The column that tells sessions apart."""
+        return self._roles["session"]
+
+    @property
     def items(self) -> Vocabulary:
         """The vocabulary of the item, which turns the model's answer into original ids."""
         return self._tables.vocabularies[self.document["steps"][self.document["features"]["item_id"]]["vocabulary"]]
 
+    def example(self) -> dict[str, Array]:
+        """A request of one event, of an item that training may not have known."""
+        return {column.name: column.example() for column in self.columns}
+
     def run(self, raw: Mapping[str, Array]) -> Sessions:
-        """Prepare one request.
+        """Prepare one request: see `run_together`."""
+        return self.run_together([raw])
+
+    def run_together(self, requests: Sequence[Mapping[str, Array]]) -> Sessions:
+        """Prepare several requests in one go; sessions of the same id in different requests stay apart.
 
         Parameters
         ----------
-        raw : mapping of str to array [N]
-            The columns as Triton delivers them: int64, float64, bool, or bytes as objects.
+        requests : sequence of mapping of str to array [N]
+            The columns as Triton delivers them: int64, float64, bool, or bytes as objects; of each request as many
+            values in every column, at least one.
 
         Returns
         -------
         Sessions
+            Those of the first request, then those of the second, and so on.
 
         Raises
         ------
         RequestError
-            When the request is empty, or a value cannot be used: names the column and the row.
+            When a value cannot be used: names the column and the row among all events.
         """
-        check_lengths(self.columns, raw)
+        raw = requests[0]
+        if len(requests) > 1:
+            raw = {c.name: np.concatenate([one[c.name] for one in requests]) for c in self.columns}
         values = {column.name: column.decode(raw[column.name]) for column in self.columns}
+        session, item = values[self._roles["session"]], values[self._roles["item"]]
+        request = np.repeat(np.arange(len(requests)), [len(one[self._roles["session"]]) for one in requests])
+        key, first = codes(session) if len(requests) == 1 else codes_of_pairs(request, session)
+        values[SESSION_KEY] = key
         done: list[Array] = []
         for operation, step in self._steps:
             done.append(operation(step, self._tables, done, values))
         features = {name: done[index] for name, index in self.document["features"].items()}
-        session, item = values[self._roles["session"]], values[self._roles["item"]]
-        key, first = codes(session)
         grouped = self._group(key, item, values, features["item_id"])
         unknown = np.bincount(key[features["item_id"] == kernels.UNKNOWN], minlength=len(first)).astype(np.int64)
-        padded = {name: _pad(column, grouped) for name, column in features.items()}
-        return Sessions(session[first[grouped.keys]], unknown[grouped.keys], padded)
+        begins = first[grouped.keys]
+        return Sessions(
+            session_id=session[begins],
+            unknown_events=unknown[grouped.keys],
+            features=_padded(features, grouped),
+            requests=np.bincount(request[begins], minlength=len(requests)),
+        )
 
     def _group(
         self, key: NDArray[np.int64], item: Array, values: Mapping[str, Array], encoded: NDArray[np.int64]
@@ -129,10 +156,19 @@ class RequestProgram:
         return grouped if kept is None else grouped._replace(rows=kept[grouped.rows])
 
 
-def _pad(values: Array, grouped: kernels.Grouped) -> Array:
+def _padded(features: Mapping[str, Array], grouped: kernels.Grouped) -> dict[str, Array]:
     lengths = np.diff(grouped.offsets)
-    padded = np.zeros((len(lengths), int(lengths.max())), dtype=values.dtype)
-    padded[np.arange(padded.shape[1]) < lengths[:, None]] = values[grouped.rows]
+    shape = (len(lengths), int(lengths.max()))
+    # One session, or several of one length, need no padding.
+    full = len(grouped.rows) == shape[0] * shape[1]
+    where = None if full else np.arange(shape[1]) < lengths[:, None]
+    padded = {}
+    for name, values in features.items():
+        if where is None:
+            padded[name] = values[grouped.rows].reshape(shape)
+        else:
+            padded[name] = np.zeros(shape, dtype=values.dtype)
+            padded[name][where] = values[grouped.rows]
     return padded
 
 

@@ -36,21 +36,33 @@ class Tables:
     vocabularies: Mapping[str, Vocabulary]
 
 
+# Beside the raw columns: the number of each event's session, int64 [N]. No column has an empty name.
+SESSION_KEY = ""
+
 # (step, tables, results of earlier steps, raw columns) -> the step's result [N].
 Operation = Callable[[Step, Tables, list[Array], Mapping[str, Array]], Array]
 
 
 def codes(values: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Number values by first appearance: codes [N] and the position of each value's first appearance."""
+    return _codes(values.tolist())
+
+
+def codes_of_pairs(one: Array, other: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number pairs of values by first appearance, as `codes`."""
+    return _codes(list(zip(one.tolist(), other.tolist(), strict=True)))
+
+
+def _codes(values: list[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     numbers: dict[Any, int] = {}
-    found = np.empty(len(values), dtype=np.int64)
+    found: list[int] = []
     first: list[int] = []
-    for position, value in enumerate(values.tolist()):
+    for position, value in enumerate(values):
         code = numbers.setdefault(value, len(numbers))
         if code == len(first):
             first.append(position)
-        found[position] = code
-    return found, np.asarray(first, dtype=np.int64)
+        found.append(code)
+    return np.array(found, dtype=np.int64), np.array(first, dtype=np.int64)
 
 
 # The next four mirror what NVTabular's operators do to a pandas column, down to the precision they do it in.
@@ -79,8 +91,7 @@ def _fill(values: Array, value: float) -> Array:
     return np.where(np.isnan(values), values.dtype.type(value), values) if values.dtype.kind == "f" else values
 
 
-def _since_previous(step: Step, done: list[Array]) -> Array:
-    key = codes(done[step["session"]])[0]
+def _since_previous(step: Step, done: list[Array], key: Array) -> Array:
     return feature_kernels.since_previous(
         key,
         codes(done[step["item"]])[0] if step["collapse_repeats"] else key,
@@ -103,7 +114,7 @@ OPERATIONS: dict[str, Operation] = {
     "fill": lambda s, tables, done, raw: _fill(done[s["of"]], s["value"]),
     "cyclic": lambda s, tables, done, raw: kernels.cyclic(done[s["of"]], s["period"], s["function"]),
     "age": lambda s, tables, done, raw: kernels.age_days(done[s["time"]], done[s["item"]], tables.arrays[s["array"]]),
-    "since_previous": lambda s, tables, done, raw: _since_previous(s, done),
+    "since_previous": lambda s, tables, done, raw: _since_previous(s, done, raw[SESSION_KEY]),
     "relative": lambda s, tables, done, raw: feature_kernels.relative(
         done[s["of"]], done[s["code"]], tables.arrays[s["array"]], s["log"]
     ),

@@ -17,7 +17,10 @@ from common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).parent / "nextitem"
-COMMANDS = ("demo", "run", "preprocess", "train", "evaluate", "export", "serve", "recommend", "loadtest")
+COMMANDS = (
+    "demo", "run", "preprocess", "train", "evaluate", "export", "deploy", "route", "rollback", "serve", "recommend",
+    "loadtest", "playground",
+)  # fmt: skip
 
 
 def run(*arguments, **options):

@@ -229,7 +229,8 @@ def test_every_command_of_the_images_runs_in_a_clean_folder(installed: Path, tmp
         checked = run(sys.executable, *(argument.replace(":8000/", f":{http}/") for argument in arguments))
         assert checked.returncode == 0, checked.stderr
         done = run(*loadtest, "--concurrency", "1", "--requests", "100", "--json", cwd=installed)
-        assert json.loads(done.stdout)["rows"][0]["req_per_s"] > 0, done.stderr
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["rows"][0]["req_per_s"] > 0
     finally:
         server.send_signal(signal.SIGTERM)
         assert server.wait(60) == 0

@@ -1,5 +1,6 @@
 """The compiled program prepares a request exactly as the workflow prepares training data."""
 
+import itertools
 import json
 from datetime import datetime, timedelta
 
@@ -17,7 +18,7 @@ from preprocessing.events import clean
 from preprocessing.preprocess import load_workflow, preprocess
 from preprocessing.settings import Dataset
 from serving.compile import compile_workflow, save_program
-from serving.runtime.columns import MAX_EVENTS
+from serving.runtime.columns import check_sizes
 from serving.runtime.program import RequestError
 
 EVENTS = 4_000
@@ -148,6 +149,30 @@ def test_one_session_at_a_time_gives_the_same_as_all_at_once(tmp_path):
             assert not together.features[name][position, length:].any()
 
 
+def assert_together_as_alone(program, sent):
+    """Cut into requests: their sessions have the same ids, so that whatever mixed requests would show."""
+    rng = np.random.default_rng(0)
+    cuts = [0, *np.sort(rng.choice(np.arange(1, len(sent["visit"])), 60, replace=False)), len(sent["visit"])]
+    requests = [{name: values[a:b] for name, values in sent.items()} for a, b in itertools.pairwise(cuts)]
+    together = program.run_together(requests)
+    alone = [program.run(request) for request in requests]
+    assert together.requests.tolist() == [len(one.session_id) for one in alone]
+    assert together.session_id.tolist() == [session for one in alone for session in one.session_id]
+    assert len(set(together.session_id)) < len(together.session_id), "some ids should come in several requests"
+    assert together.unknown_events.tolist() == [count for one in alone for count in one.unknown_events]
+    for name, values in together.features.items():
+        rows = [row for one in alone for row in one.features[name]]
+        for row, expected in zip(values, rows, strict=True):
+            np.testing.assert_array_equal(row[: len(expected)], expected, err_msg=name)
+            assert not row[len(expected) :].any()
+
+
+@pytest.mark.parametrize(("kind", "settings"), CASES)
+def test_requests_prepared_together_give_what_each_gives_alone(tmp_path, kind, settings):
+    program = prepare(tmp_path, kind, **settings)[2]
+    assert_together_as_alone(program, as_sent(generate(2, kind), program))
+
+
 def test_user_and_gap_answers_the_latest_session(tmp_path):
     settings = {"sessions": {"gap": "2 h", "max_length": 4}}
     dataset, workflow, program = prepare(tmp_path, "text", **settings)
@@ -190,13 +215,18 @@ def test_bad_values_name_column_and_event(program, changes, message):
 
 def test_empty_uneven_and_enormous_requests(program):
     sent = two_events(program)
-    with pytest.raises(RequestError, match="holds no events"):
-        program.run({name: values[:0] for name, values in sent.items()})
-    with pytest.raises(RequestError, match="'sku' has 1 values but other columns have 2"):
-        program.run(sent | {"sku": sent["sku"][:1]})
-    many = {name: np.resize(values, MAX_EVENTS + 1) for name, values in sent.items()}
-    with pytest.raises(RequestError, match=f"send at most {MAX_EVENTS}"):
-        program.run(many)
+    check_sizes(program.columns, sent, 2, 20)
+    for wrong, message in [
+        ({name: values[:0] for name, values in sent.items()}, "holds no events: send one at least"),
+        ({name: values for name, values in sent.items() if name not in ("at", "sku")}, "the request lacks"),
+        (sent | {"sku": sent["sku"][:1]}, "'sku' has 1 values but other columns have 2: send one an event"),
+        ({name: np.resize(values, 3) for name, values in sent.items()}, "holds 3 events: send at most 2 at a time"),
+        (two_events(program, sku=b"x" * 21), "'sku' has 21 bytes in event 1: send at most 20"),
+        (sent | {"sku": sent["sku"].reshape(2, 1)}, "'sku' has 2 dimensions: send a flat list"),
+    ]:
+        with pytest.raises(RequestError) as caught:
+            check_sizes(program.columns, wrong, 2, 20)
+        assert message in str(caught.value)
 
 
 def test_times_with_offsets_mean_the_same_moment(program):

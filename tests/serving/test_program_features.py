@@ -10,7 +10,7 @@ import pytest
 from preprocessing.preprocess import load_workflow, preprocess
 from serving.compile import compile_workflow, save_program
 
-from .test_program import as_read, as_sent, describe, generate
+from .test_program import as_read, as_sent, assert_together_as_alone, describe, generate
 
 FEATURES = {
     "item": {
@@ -135,6 +135,7 @@ def test_one_session_at_a_time_gives_the_same_as_all_at_once(tmp_path):
             np.testing.assert_array_equal(together.features[name][position, :length], values[0], err_msg=name)
             assert not together.features[name][position, length:].any()
     assert single > 0, "the case should hold sessions of one event"
+    assert_together_as_alone(program, sent)
 
 
 def test_events_of_unknown_items_are_left_out_unless_there_is_nothing_else(tmp_path):
