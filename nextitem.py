@@ -246,11 +246,20 @@ def export(
     verify: Annotated[
         bool, typer.Option(help="Compare the compiled workflow with NVTabular's on the sample of sessions.")
     ] = True,
+    variant: Annotated[str, typer.Option(help="nextitem, or stock: merlin-systems' own operators, to compare.")] = (
+        "nextitem"
+    ),
 ) -> dict[str, Any]:
     """Package workflow and model into a Triton model repository."""
     from serving.export import export as export_model
+    from serving.export import export_stock
 
-    return export_model(features, model, output, _settings(config, settings)[1], check=verify)
+    serving = _settings(config, settings)[1]
+    if variant not in ("nextitem", "stock"):
+        raise UserError(f"--variant {variant} is not known: choose nextitem or stock")
+    if variant == "stock":
+        return export_stock(features, model, output, serving)
+    return export_model(features, model, output, serving, check=verify)
 
 
 @command(lambda report: show_facts("Deployed", report))
@@ -316,7 +325,7 @@ def serve(
     from serving.server import TritonServer, serve_forever
 
     recover(repository)
-    server = TritonServer(repository, host, http_port, grpc_port, metrics_port, log_file=log_file)
+    server = TritonServer(repository, host, http_port, grpc_port, metrics_port, log_file=log_file, watch=True)
     return {"exit_code": serve_forever(server)}
 
 

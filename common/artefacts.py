@@ -22,6 +22,8 @@ from common import __version__
 from common.errors import UserError
 
 MANIFEST = "manifest.json"
+# Appears beside modules that were imported, and is no part of an artefact.
+PYTHON_CACHE = "__pycache__"
 # Folders inside an artefact for artefacts that are added later: no part of it, each is verified when it is read.
 _NESTED = {"features": ("days",)}
 
@@ -51,6 +53,8 @@ def sha256(path: Path) -> str:
 def _files(folder: Path, nested: Sequence[str] = ()) -> Iterator[Path]:
     # Nested folders are not even looked into: they may be changing.
     for entry in sorted(folder.iterdir()):
+        if entry.name == PYTHON_CACHE:
+            continue
         if entry.is_dir() and entry.name not in nested:
             yield from _files(entry)
         elif entry.is_file() and entry.name != MANIFEST:
@@ -240,8 +244,8 @@ def _verify(folder: Path, manifest: Mapping[str, Any]) -> None:
             raise UserError(f"{path} was changed after it was written (SHA-256 differs): make the folder anew")
     nested = _NESTED.get(str(manifest.get("kind")), ())
     unlisted = {path.relative_to(folder).as_posix() for path in _files(folder, nested)} - set(listed)
-    # Python's byte code appears beside modules that were imported; a README is for people.
-    unlisted = {name for name in unlisted if "__pycache__" not in name and name != "README.md"}
+    # A README is for people.
+    unlisted -= {"README.md"}
     if unlisted:
         raise UserError(f"{folder / min(unlisted)} is not in {MANIFEST}: remove it or make the folder anew")
 

@@ -51,18 +51,8 @@ def export(
         When a folder is missing or was altered, the two do not belong together, the workflow holds an operator
         that cannot be served, or what was compiled gives something else.
     """
-    features, model, settings = Path(features), Path(model), settings or ServingSettings()
-    read_manifest(features, "features", "nextitem preprocess")
-    manifest = read_manifest(model, "model", "nextitem train")
-    if manifest["inputs"].get("features") != identity(features):
-        raise UserError(f"{model} was trained on other features than {features}: run 'nextitem train' again")
-    facts = json.loads((model / "model.json").read_text(encoding="utf-8"))
-    top_k = min(settings.top_k, facts["catalogue_size"])
-    if top_k > facts["top_k"]:
-        raise UserError(
-            f"serving.top_k is {top_k}, but {model} gives at most {facts['top_k']}: train with a larger top_k"
-        )
-    settings = settings.model_copy(update={"top_k": top_k})
+    features, model = Path(features), Path(model)
+    settings = _fitting(features, model, settings or ServingSettings())
     inputs = {"features": identity(features), "model": identity(model)}
     with new_folder(output, "model_repository", settings.model_dump(), inputs, keep=KEPT) as folder:
         with step("Exporting the ensemble") as bar:
@@ -76,11 +66,53 @@ def export(
         folder.report |= {
             "ensemble": entry.name,
             "version": version,
-            "top_k": top_k,
+            "top_k": settings.top_k,
             "inputs": [tensor.name for tensor in entry.input],
             "outputs": [tensor.name for tensor in entry.output],
         }
     return folder.report
+
+
+def export_stock(
+    features: Path | str,
+    model: Path | str,
+    output: Path | str = "model_repository",
+    settings: ServingSettings | None = None,
+) -> dict[str, Any]:
+    """Package with the stock operators of merlin-systems, to be compared with: pandas runs the workflow per request.
+
+    Takes and raises what `export` does; see `serving.stock` for what clients send and receive.
+    """
+    features, model = Path(features), Path(model)
+    settings = _fitting(features, model, settings or ServingSettings())
+    inputs = {"features": identity(features), "model": identity(model)}
+    with (
+        new_folder(output, "model_repository", settings.model_dump(), inputs, keep=KEPT) as folder,
+        step("Exporting the stock ensemble"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        from preprocessing.preprocess import load_workflow
+        from serving.stock import export_stock as write
+
+        request = json.loads((features / "request.json").read_text(encoding="utf-8"))
+        folder.report |= write(load_workflow(features), request, model, folder.path, settings.top_k)
+    return folder.report
+
+
+def _fitting(features: Path, model: Path, settings: ServingSettings) -> ServingSettings:
+    """Verify both folders and that they belong together; the settings, with a `top_k` that the model can give."""
+    read_manifest(features, "features", "nextitem preprocess")
+    manifest = read_manifest(model, "model", "nextitem train")
+    if manifest["inputs"].get("features") != identity(features):
+        raise UserError(f"{model} was trained on other features than {features}: run 'nextitem train' again")
+    facts = json.loads((model / "model.json").read_text(encoding="utf-8"))
+    top_k = min(settings.top_k, facts["catalogue_size"])
+    if top_k > facts["top_k"]:
+        raise UserError(
+            f"serving.top_k is {top_k}, but {model} gives at most {facts['top_k']}: train with a larger top_k"
+        )
+    return settings.model_copy(update={"top_k": top_k})
 
 
 def _answering(folder: Path, model: Path) -> RequestProgram:

@@ -32,6 +32,9 @@ from serving.columns import Column, convert_events
 # between them accepted, is one measurement of a known size. (`--request-count` ends on a whole second whatever the
 # requests took, which made a server that answers 2,200 requests a second look like 500.)
 WINDOWS = 3
+# It asks for Triton's statistics around each window, and gives up when the model's did not move, which happens on a
+# busy machine although requests were answered.
+_NO_VERSION, _ATTEMPTS = "failed to find the requested model version", 3
 WARM_UP_SESSIONS = 20
 PROBE_EVENTS = 2000
 
@@ -99,20 +102,75 @@ def loadtest(
         rows: list[dict[str, float]] = []
         with step("Load test with perf_analyzer", total=len(concurrencies)) as bar:
             for concurrency in concurrencies:
-                report = Path(work) / f"report-{len(rows)}.csv"
-                options = ["-m", MODEL, "-u", client.url, "-i", protocol, "--input-data", str(data), "-f", str(report)]
-                options += ["--concurrency-range", str(concurrency), "--max-threads", str(concurrency)]
-                options += ["--measurement-mode", "count_windows"]
-                options += ["--measurement-request-count", str(-(-requests // WINDOWS))]
-                options += ["--max-trials", str(WINDOWS), "--stability-percentage", "999"]
-                _run(program, options, concurrency, timeout)
-                row = read_report(report, concurrency)
+                window = ["--measurement-mode", "count_windows"]
+                window += ["--measurement-request-count", str(-(-requests // WINDOWS))]
+                row = measure(program, client.url, protocol, data, window, concurrency=concurrency, timeout=timeout)
                 # It would have ended at the first request that fails. (The server's own count of failures leaves
                 # out those that a Python model answers with an error, so it is no second opinion.)
                 rows.append(row | {"errors": 0})
                 bar.say(f"{row['req_per_s']:.0f} requests/s at {concurrency}")
                 bar.advance()
     return rows
+
+
+def measure(
+    program: binaries.Program,
+    url: str,
+    protocol: str,
+    data: Path,
+    window: Sequence[str],
+    concurrency: int | None = None,
+    rate: int | None = None,
+    timeout: float = 600.0,
+) -> dict[str, float]:
+    """Measure once, with requests that are already written.
+
+    Parameters
+    ----------
+    program : Program
+        What `binaries.perf_analyzer` found.
+    url, protocol : str
+        Where the server is.
+    data : Path
+        perf_analyzer's ``--input-data`` (see `input_data`); the report is written beside it.
+    window : sequence of str
+        perf_analyzer's options that say how long each of the `WINDOWS` is, and any others.
+    concurrency : int, optional
+        Requests under way at a time. Either this or `rate`.
+    rate : int, optional
+        Requests that begin in a second, whatever the server does.
+    timeout : float
+        Seconds for all.
+
+    Returns
+    -------
+    dict of str to float
+        ``concurrency`` or ``rate``, ``req_per_s``, ``p50_ms``, ``p95_ms`` and ``p99_ms``.
+
+    Raises
+    ------
+    UserError
+        When perf_analyzer cannot run here, or at the first request that fails.
+    """
+    report = data.with_suffix(".csv")
+    report.unlink(missing_ok=True)
+    if concurrency is not None:
+        value, column = concurrency, "Concurrency"
+        load = ["--concurrency-range", str(concurrency), "--max-threads", str(concurrency)]
+    else:
+        value, column = rate or 1, "Request Rate"
+        # Without --async a slow answer would delay the requests behind it, which would then look fast.
+        load = ["--request-rate-range", str(value), "--max-threads", "16", "--async"]
+    options = ["-m", MODEL, "-u", url, "-i", protocol, "--input-data", str(data), "-f", str(report)]
+    options += [*load, *window, "--max-trials", str(WINDOWS), "--stability-percentage", "999"]
+    for attempt in range(_ATTEMPTS):
+        try:
+            _run(program, options, f"{column.lower()} {value}", timeout)
+            break
+        except UserError as error:
+            if _NO_VERSION not in str(error) or attempt == _ATTEMPTS - 1:
+                raise
+    return read_report(report, value, column)
 
 
 def _session_column(client: NextItemClient, columns: Mapping[str, NDArray[Any]]) -> str:
@@ -169,16 +227,14 @@ def _tensor(column: NDArray[Any]) -> dict[str, Any]:
     return {"content": content, "shape": [len(column)]}
 
 
-def _run(program: binaries.Program, options: Sequence[str], concurrency: int, timeout: float) -> None:
+def _run(program: binaries.Program, options: Sequence[str], load: str, timeout: float) -> None:
     command = [*program.command, *options]
     try:
         done = subprocess.run(
             command, env=program.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout
         )
     except subprocess.TimeoutExpired as error:
-        raise UserError(
-            f"no measurement at concurrency {concurrency} in {timeout:g} s: ask for fewer --requests"
-        ) from (error)
+        raise UserError(f"no measurement at {load} in {timeout:g} s: ask for fewer --requests") from (error)
     except OSError as error:
         raise UserError(f"{command[0]} cannot run here ({error.strerror}): {_remedy()}") from error
     if done.returncode == 0:
@@ -186,44 +242,47 @@ def _run(program: binaries.Program, options: Sequence[str], concurrency: int, ti
     lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
     refused = [found[1] for line in lines if (found := re.match(r"Thread \[\d+\] had error: (.*)", line))]
     if refused:
-        raise UserError(f"the server refused a request at concurrency {concurrency}: {server_reason(refused[0])}")
+        raise UserError(f"the server refused a request at {load}: {server_reason(refused[0])}")
     reason = lines[-1] if lines else f"it ended with code {done.returncode}"
     # The loader's own exit code, or its words: a newer glibc or a library is missing.
     if done.returncode in (126, 127) or any("GLIBC" in line or "shared librar" in line for line in lines):
         raise UserError(f"{command[0]} cannot run here ({lines[0] if lines else reason}): {_remedy()}")
-    raise UserError(f"perf_analyzer failed at concurrency {concurrency}: {reason}")
+    raise UserError(f"perf_analyzer failed at {load}: {reason}")
 
 
 def _remedy() -> str:
     return "use the one of 'make install' (glibc 2.36 or newer), or name another in NEXTITEM_PERF_ANALYZER"
 
 
-def read_report(path: Path, concurrency: int) -> dict[str, float]:
-    """Read the row of one concurrency from perf_analyzer's csv report, which counts in microseconds.
+def read_report(path: Path, value: int, column: str = "Concurrency") -> dict[str, float]:
+    """Read the row of one measurement from perf_analyzer's csv report, which counts in microseconds.
 
     Parameters
     ----------
     path : Path
         The file that ``-f`` named.
-    concurrency : int
-        Whose row.
+    value : int
+        Which concurrency, or which rate.
+    column : str
+        ``"Concurrency"`` or ``"Request Rate"``.
 
     Returns
     -------
     dict of str to float
-        ``concurrency``, ``req_per_s``, ``p50_ms``, ``p95_ms``, ``p99_ms``.
+        ``concurrency`` or ``rate``, ``req_per_s``, ``p50_ms``, ``p95_ms``, ``p99_ms``.
 
     Raises
     ------
     UserError
         When the report is missing or has no such row.
     """
+    name = column.split()[-1].lower()
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             for row in csv.DictReader(stream):
-                if int(row["Concurrency"]) == concurrency:
+                if float(row[column]) == value:
                     latencies = {f"p{p}_ms": float(row[f"p{p} latency"]) / 1000 for p in (50, 95, 99)}
-                    return {"concurrency": concurrency, "req_per_s": float(row["Inferences/Second"]), **latencies}
+                    return {name: value, "req_per_s": float(row["Inferences/Second"]), **latencies}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"perf_analyzer's report cannot be read ({error!r}): use perf_analyzer 2.51") from error
-    raise UserError(f"perf_analyzer reported nothing for concurrency {concurrency}: ask for more --requests")
+    raise UserError(f"perf_analyzer reported nothing for {name} {value}: ask for more --requests")

@@ -23,7 +23,7 @@ from typing import Any
 import tritonclient.grpc.model_config_pb2 as triton
 from google.protobuf import text_format
 
-from common.artefacts import sha256
+from common.artefacts import PYTHON_CACHE, sha256
 from common.errors import UserError
 from preprocessing.engine import (
     ColumnSchema,
@@ -128,6 +128,9 @@ class NextItemRuntime(Runtime):
         (target / "model.py").write_text(_MODEL, encoding="utf-8")
         checksums = {file.name: sha256(file) for file in sorted(target.iterdir())}
         (target / CHECKSUMS).write_text(json.dumps(checksums, indent=1) + "\n", encoding="utf-8")
+        # In the place of the folder that Python would make when it imports model.py: a server that watches its
+        # repository would take that for a change, and load everything once more.
+        (target / PYTHON_CACHE).touch()
         config = self._config(program, name)
         # The version that is asked for, and no other: `nextitem deploy` moves this line.
         config.version_policy.specific.versions.append(version)

@@ -16,7 +16,7 @@ from typing import Any
 import tritonclient.grpc.model_config_pb2 as triton
 from google.protobuf import text_format
 
-from common.artefacts import MANIFEST, read_manifest, sha256
+from common.artefacts import MANIFEST, PYTHON_CACHE, read_manifest, sha256
 from common.errors import UserError
 from serving import MODEL
 from serving.runtime.shares import DEPLOYMENT, SHARES, read_shares, write_shares
@@ -76,7 +76,8 @@ def change(
     files = {name: facts for name, facts in manifest["files"].items() if not name.startswith(gone or ("\0",))}
     files[CONFIG] = _facts(partial)
     if add is not None:
-        files |= {f"{MODEL}/{add.name}/{path.name}": _facts(path) for path in sorted(add.iterdir())}
+        added = [path for path in sorted(add.iterdir()) if path.name != PYTHON_CACHE]
+        files |= {f"{MODEL}/{add.name}/{path.name}": _facts(path) for path in added}
     manifest["files"] = files
     manifest["report"] |= {"version": max(shares), "deployment": deployment}
     history = manifest["report"].setdefault("history", [])

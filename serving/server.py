@@ -62,6 +62,8 @@ class TritonServer:
         instances that share cores wait for each other.
     log_file : Path, optional
         Where the whole log goes. By default a temporary file, which is kept only when the server fails.
+    watch : bool
+        Follow changes of the repository, which is how `serving.deploy` brings a new version in.
     arguments : sequence of str
         Further tritonserver options, as they are.
 
@@ -80,12 +82,14 @@ class TritonServer:
         metrics_port: int = 8002,
         threads: int = 1,
         log_file: Path | str | None = None,
+        watch: bool = False,
         arguments: Sequence[str] = (),
     ) -> None:
         self.repository = Path(repository)
         self.host = host
         self.ports = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self.threads = threads
+        self.watch = watch
         self.arguments = list(arguments)
         self._chosen_log = Path(log_file) if log_file else None
         self._work: Path | None = None
@@ -157,8 +161,9 @@ class TritonServer:
 
     def _options(self) -> list[str]:
         options = [f"--model-repository={self.repository.resolve()}"]
-        # Versions come and go by changes of the folder (serving.deploy); in this mode no client can load anything.
-        options += ["--model-control-mode=poll", f"--repository-poll-secs={POLL_SECONDS}"]
+        if self.watch:
+            # In neither mode can a client load anything.
+            options += ["--model-control-mode=poll", f"--repository-poll-secs={POLL_SECONDS}"]
         for name, port in self.ports.items():
             options += [f"--{name}-address={self.host}", f"--{name}-port={port}"]
         options.append(f"--backend-config=python,shm-region-prefix-name={self._shared_memory}")

@@ -62,7 +62,7 @@ def test_deploy_share_and_roll_back_under_load_without_a_failed_request(shop, ot
     shutil.copytree(shop / "model_repository", repository)
     one = {name: values[:1] for name, values in sample.items()}
     with (
-        TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0) as server,
+        TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, watch=True) as server,
         NextItemClient(server.addresses["grpc"]) as client,
         Load(server.addresses["grpc"], one) as load,
     ):
