@@ -180,14 +180,15 @@ def train(
             lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line in history)
             (folder.path / "history.jsonl").write_text(lines, encoding="utf-8")
             model.cpu().eval()
-            model.save(folder.path, _description(model, settings, schema))
+            model.save(folder.path, description(model, settings, schema))
             with step("Exporting TorchScript"):
                 export_torchscript(model, folder.path / MODEL_PT, settings.exclude)
             folder.report.update(report)
     return report
 
 
-def _description(model: Model, settings: ModelSettings, schema: Any) -> dict[str, Any]:
+def description(model: Model, settings: ModelSettings, schema: Any) -> dict[str, Any]:
+    """What ``model.json`` says of a model beside its own settings, for evaluation and serving."""
     dtypes = {"categorical": "int64", "continuous": "float32", "embedding": "float32"}
     return {
         "format": 1,

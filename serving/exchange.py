@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from serving.columns import Column, convert_column, convert_events
+from serving.runtime.options import OPTIONS
 
 PROTOCOLS = ("grpc", "http")
-# Inputs that a request may leave out. An export never has event columns of these names.
-OPTIONS = ("top_k", "exclude_seen", "excluded", "candidates")
 _OUTPUTS = ("session_id", "item_id", "score", "unknown_events")
 
 

@@ -24,7 +24,7 @@ from common.progress import say, step
 from modeling.export.torchscript import MODEL_PT, export_torchscript
 from modeling.schema import features_of, max_length_of, read_schema
 from modeling.settings import ModelSettings
-from modeling.training import _description, build_model
+from modeling.training import build_model, description
 from preprocessing.preprocess import load_workflow, preprocess
 
 
@@ -36,7 +36,7 @@ def untrained(features: Path, output: Path) -> None:
     schema = read_schema(features)
     model = build_model(features_of(schema), max_length_of(schema), settings).eval()
     with new_folder(output, "model", settings.model_dump(mode="json"), {"features": identity(features)}) as folder:
-        model.save(folder.path, _description(model, settings, schema))
+        model.save(folder.path, description(model, settings, schema))
         export_torchscript(model, folder.path / MODEL_PT, settings.exclude)
 
 

@@ -24,7 +24,7 @@ from serving.server import TritonServer
 _TICKS = os.sysconf("SC_CLK_TCK")
 # perf_analyzer's words when nothing was answered in a window.
 _TOO_SHORT = "larger time window"
-FEWEST, _LISTINGS = 9, 5
+FEWEST = 9
 
 
 @dataclass(frozen=True)
@@ -98,17 +98,12 @@ def cpu_seconds(group: int, proc: Path = Path("/proc")) -> float:
     proc : Path
         The process file system.
     """
-    # A listing of /proc may miss a process while others come and go; the sum never falls, so the largest is right.
-    return max(_listed_ticks(group, proc) for _ in range(_LISTINGS)) / _TICKS
-
-
-def _listed_ticks(group: int, proc: Path) -> int:
     total = 0
     for name in filter(str.isdigit, os.listdir(proc)):
         # A process may end while it is being read.
         with contextlib.suppress(OSError):
             total += _ticks((proc / name / "stat").read_text(), group)
-    return total
+    return total / _TICKS
 
 
 def _ticks(stat: str, group: int) -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from preprocessing.feature_kernels import stable_hash
 from serving.runtime.engine import Engine, Request
 from serving.runtime.options import OPTIONS
+from serving.runtime.steps import codes
 
 Array = NDArray[Any]
 _HASHES = float(2**64)
@@ -68,10 +69,9 @@ class Arms:
         whole = newest.read(raw)
         columns = [column.name for column in self.program.columns]
         session = raw[self.program.session]
-        first = {value: place for place, value in enumerate(dict.fromkeys(session.tolist()))}
-        ids = np.array(list(first), dtype=session.dtype)
-        arm = choose(ids, self._bounds)
-        of_event = arm[[first[value] for value in session.tolist()]]
+        number_of, first = codes(session)
+        arm = choose(session[first], self._bounds)
+        of_event = arm[number_of]
         options = {name: raw[name] for name in OPTIONS if name in raw}
         parts, places = {}, {}
         for number, version in enumerate(self.versions):

@@ -5,7 +5,6 @@ Knows nothing of Triton, so that `nextitem export --verify`, tests and benchmark
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from common.artefacts import sha256
 from serving.runtime import CHECKSUMS, SETTINGS, WEIGHTS
 from serving.runtime.columns import RequestError, check_sizes
 from serving.runtime.devices import load_where_it_answers
@@ -191,9 +191,7 @@ def _excluded(sessions: Sessions, options: Sequence[Options]) -> Array | None:
 def _verify(folder: Path) -> None:
     wanted = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     for name, checksum in wanted.items():
-        with (folder / name).open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if found != checksum:
+        if sha256(folder / name) != checksum:
             raise ValueError(f"{name} is not what was exported (its SHA-256 differs): export or deploy again")
     missing = {SETTINGS, WEIGHTS} - set(wanted)
     if missing:

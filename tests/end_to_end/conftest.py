@@ -7,6 +7,7 @@ import pytest
 
 import nextitem
 from preprocessing.shop import ShopSettings, write_events
+from serving.client import PROTOCOLS, NextItemClient
 from serving.events import read_events
 from serving.server import TritonServer
 
@@ -40,3 +41,9 @@ def sample(shop):
 @pytest.fixture(scope="session")
 def events(shop):
     return pq.read_table(shop / "events.parquet")
+
+
+@pytest.fixture(params=PROTOCOLS)
+def client(request, server):
+    with NextItemClient(server.addresses[request.param], request.param) as connected:
+        yield connected

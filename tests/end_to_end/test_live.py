@@ -16,19 +16,11 @@ from common.errors import UserError
 from modeling.evaluation import recommend
 from preprocessing.preprocess import load_workflow
 from preprocessing.workflow import item_encoder
-from serving.client import NextItemClient
-
-PROTOCOLS = ("grpc", "http")
+from serving.client import PROTOCOLS
 
 
 def take(columns, rows):
     return {name: [values[row] for row in rows] for name, values in columns.items()}
-
-
-@pytest.fixture(params=PROTOCOLS)
-def client(request, server):
-    with NextItemClient(server.addresses[request.param], request.param) as connected:
-        yield connected
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from serving.client import NextItemClient
 
-PROTOCOLS = ("grpc", "http")
 LOWEST = float(np.finfo(np.float32).min)
-
-
-@pytest.fixture(params=PROTOCOLS)
-def client(request, server):
-    with NextItemClient(server.addresses[request.param], request.param) as connected:
-        yield connected
 
 
 @pytest.fixture(scope="module")
