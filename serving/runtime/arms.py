@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from preprocessing.feature_kernels import stable_hash
 from serving.runtime.engine import Engine, Request
-from serving.runtime.options import OPTIONS
+from serving.runtime.options import OPTIONS, TOP_K
 from serving.runtime.steps import codes
 
 Array = NDArray[Any]
@@ -60,7 +60,9 @@ class Arms:
         self.engines = {version: Engine(folder / str(version), warn) for version in self.versions}
         self._bounds = np.cumsum([shares[version] for version in self.versions])[:-1]
         newest = self.engines[self.versions[-1]]
-        self.limits, self.program = newest.limits, newest.program
+        # Who does not ask for a number gets one that every version can give.
+        top_k = min(engine.limits.top_k for engine in self.engines.values())
+        self.limits, self.program = replace(newest.limits, top_k=top_k), newest.program
         self.max_batch_size, self.max_waiting = newest.max_batch_size, newest.max_waiting
 
     def read(self, raw: Mapping[str, Array]) -> Divided:
@@ -72,7 +74,7 @@ class Arms:
         number_of, first = codes(session)
         arm = choose(session[first], self._bounds)
         of_event = arm[number_of]
-        options = {name: raw[name] for name in OPTIONS if name in raw}
+        options = {TOP_K: np.array([self.limits.top_k])} | {name: raw[name] for name in OPTIONS if name in raw}
         parts, places = {}, {}
         for number, version in enumerate(self.versions):
             rows = np.flatnonzero(of_event == number)
