@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
-from common.display import show_facts, show_json, show_line, show_metrics, show_table
+import screens
+from common.display import show_facts, show_json, show_line
 from common.errors import UserError
 from common.progress import say
 from modeling.settings import ModelSettings
@@ -96,61 +97,7 @@ def _settings(config: Path | None, settings: list[str] | None) -> tuple[ModelSet
     return ModelSettings(), ServingSettings()
 
 
-def _show_run(result: dict[str, Any]) -> None:
-    _show_preprocess(result["preprocess"])
-    _show_train(result["train"])
-    _show_evaluate(result["evaluate"])
-    folder = Path(result["output"])
-    show_line(f"\nServe it:   nextitem serve {folder / 'model_repository'}")
-    show_line(f"Ask it:     nextitem recommend {folder / 'features' / 'sample.parquet'}")
-
-
-def _show_preprocess(report: dict[str, Any]) -> None:
-    from preprocessing.report import show_data, show_days
-
-    if "days" in report:
-        show_days(report)
-        return
-    show_data(report)
-    show_facts("Prepared", {name: report[name] for name in ("events", "sessions", "items")})
-    rows = [[name, facts["begins"], facts["sessions"], facts["events"]] for name, facts in report["windows"].items()]
-    show_table("Windows", ("", "begins", "sessions", "events"), rows)
-
-
-def _show_train(report: dict[str, Any]) -> None:
-    show_facts("Training", report)
-
-
-def _show_evaluate(result: dict[str, Any]) -> None:
-    known = f"{result['sessions']:,} sessions"
-    if result["unknown_targets"]:
-        known += f", and {result['unknown_targets']:,} left out whose last item training never saw"
-    show_metrics(f"Last item of held-out sessions, whole catalogue ranked ({known})", result["metrics"])
-
-
-def _show_recommend(result: dict[str, Any]) -> None:
-    rows = []
-    for session, items, scores, unknown in zip(*(result[name] for name in _ANSWER), strict=True):
-        listed = ", ".join(f"{item} ({score:.2f})" for item, score in zip(items, scores, strict=True))
-        rows.append([str(session), listed, str(unknown)])
-    show_table("Recommendations, best first (score)", ("session", "items", "unknown events"), rows)
-
-
-def _show_loadtest(result: dict[str, Any]) -> None:
-    header = ("concurrency", "req_per_s", "p50_ms", "p95_ms", "p99_ms", "errors")
-    show_table("Load test", header, [[row[name] for name in header] for row in result["rows"]])
-
-
-def _show_demo(result: dict[str, Any]) -> None:
-    from demo import show
-
-    show(result)
-
-
-_ANSWER = ("session_id", "item_id", "score", "unknown_events")
-
-
-@command(_show_demo)
+@command(screens.show_demo)
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for the events and everything made of them.")] = Path("demo"),
     sessions: Annotated[int, typer.Option(help="Sessions to simulate.", min=200)] = 50_000,
@@ -164,7 +111,7 @@ def demo(
     return run_demo(output, sessions=sessions, items=items, epochs=epochs, seed=seed)
 
 
-@command(_show_run)
+@command(screens.show_run)
 def run(
     dataset: Yaml,
     output: Annotated[Path, typer.Option(help="Folder for features/, model/ and model_repository/.")] = Path("."),
@@ -176,7 +123,7 @@ def run(
     return run_pipeline(load_run(dataset, data_root, settings), output, cluster)
 
 
-@command(_show_preprocess)
+@command(screens.show_preprocess)
 def preprocess(
     dataset: Yaml,
     output: Features = Path("features"),
@@ -209,7 +156,7 @@ def preprocess(
     return preprocess_events(described, output, cluster=cluster, refit=refit)
 
 
-@command(_show_train)
+@command(screens.show_train)
 def train(
     features: Features = Path("features"),
     output: Model = Path("model"),
@@ -224,7 +171,7 @@ def train(
     return train_model(features, output, _settings(config, settings)[0], window, valid_window)
 
 
-@command(_show_evaluate)
+@command(screens.show_evaluate)
 def evaluate(
     model: Model = Path("model"),
     features: Features = Path("features"),
@@ -329,7 +276,7 @@ def serve(
     return {"exit_code": serve_forever(server)}
 
 
-@command(_show_recommend)
+@command(screens.show_recommend)
 def recommend(
     events: Annotated[str, typer.Argument(help="csv, json, jsonl or parquet file of raw events, or - for stdin.")],
     url: Url = None,
@@ -345,7 +292,7 @@ def recommend(
         return client.recommend(columns, top_k).to_dict()
 
 
-@command(_show_loadtest)
+@command(screens.show_loadtest)
 def loadtest(
     events: Annotated[Path, typer.Option(help="Raw events of real sessions.")] = Path("features/sample.parquet"),
     url: Url = None,
