@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
@@ -21,7 +21,7 @@ from common.errors import UserError
 from common.progress import say
 from modeling.settings import ModelSettings
 from pipeline import load_run, run_pipeline
-from serving.settings import ServingSettings
+from serving.settings import Backend, ServingSettings
 
 warnings.filterwarnings("ignore", message="The pynvml package is deprecated")
 
@@ -56,6 +56,13 @@ Url = Annotated[str | None, typer.Option(help="host:port of the server; by defau
 Protocol = Annotated[str, typer.Option(help="grpc or http.")]
 Watched = Annotated[
     str | None, typer.Option(help="host:port of the server's HTTP: wait until it answers so, or take it back.")
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(help="PEM file of the certificates to trust, for https:// and grpcs://.", envvar="NEXTITEM_CA_FILE"),
+]
+TokenFile = Annotated[
+    Path | None, typer.Option(help="File with the server's token; otherwise NEXTITEM_TOKEN, if that is set.")
 ]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")]
 
@@ -196,6 +203,9 @@ def export(
     variant: Annotated[str, typer.Option(help="nextitem, or stock: merlin-systems' own operators, to compare.")] = (
         "nextitem"
     ),
+    backend: Annotated[
+        str, typer.Option(help="python, or pytorch: the model runs in Triton's PyTorch backend, which NGC images have.")
+    ] = "python",
 ) -> dict[str, Any]:
     """Package workflow and model into a Triton model repository."""
     from serving.export import export as export_model
@@ -204,9 +214,13 @@ def export(
     serving = _settings(config, settings)[1]
     if variant not in ("nextitem", "stock"):
         raise UserError(f"--variant {variant} is not known: choose nextitem or stock")
+    if backend not in get_args(Backend):
+        raise UserError(f"--backend {backend} is not known: choose {' or '.join(get_args(Backend))}")
+    if variant == "stock" and backend != "python":
+        raise UserError(f"--backend {backend} does not go with --variant stock")
     if variant == "stock":
         return export_stock(features, model, output, serving)
-    return export_model(features, model, output, serving, check=verify)
+    return export_model(features, model, output, serving, check=verify, backend=cast(Backend, backend))
 
 
 @command(lambda report: show_facts("Deployed", report))
@@ -266,14 +280,30 @@ def serve(
     grpc_port: Annotated[int, typer.Option(help="Port for gRPC.")] = 8001,
     metrics_port: Annotated[int, typer.Option(help="Port for Prometheus metrics.")] = 8002,
     log_file: Annotated[Path | None, typer.Option(help="Keep Triton's whole log here.")] = None,
+    log_format: Annotated[
+        str, typer.Option(help="text, or json: one object a line on standard output, with all of Triton's log.")
+    ] = "text",
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file of the certificate: encrypts HTTP and gRPC.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of the certificate's key.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with a token of 16 characters or more, which clients must show.")
+    ] = None,
+    max_body_bytes: Annotated[int, typer.Option(help="Largest HTTP request that is taken.", min=1024)] = 16 << 20,
 ) -> dict[str, Any]:
     """Run tritonserver on a model repository until Ctrl-C."""
+    from serving.logs import in_format, warn
     from serving.repository import recover
+    from serving.security import Security
     from serving.server import TritonServer, serve_forever
 
-    recover(repository)
-    server = TritonServer(repository, host, http_port, grpc_port, metrics_port, log_file=log_file, watch=True)
-    return {"exit_code": serve_forever(server)}
+    with in_format(log_format):
+        recover(repository)
+        security, ports = Security.read(tls_cert, tls_key, token_file), (http_port, grpc_port, metrics_port)
+        for line in security.remarks(host):
+            warn(line)
+        limits: dict[str, Any] = {"security": security, "max_body_bytes": max_body_bytes}
+        server = TritonServer(repository, host, *ports, log_file=log_file, watch=True, **limits)
+        return {"exit_code": serve_forever(server, log_format=log_format)}
 
 
 @command(screens.show_recommend)
@@ -282,14 +312,33 @@ def recommend(
     url: Url = None,
     protocol: Protocol = "grpc",
     top_k: Annotated[int | None, typer.Option(help="Items a session; by default all that the server gives.")] = None,
+    ca_file: CaFile = None,
+    token_file: TokenFile = None,
 ) -> dict[str, Any]:
     """Ask a running server what the sessions in a file will want next."""
     from serving.client import NextItemClient
     from serving.events import read_events
+    from serving.security import find_token
 
-    columns = read_events(events)
-    with NextItemClient(_url(url, protocol), protocol) as client:
+    columns, token = read_events(events), find_token(token_file=token_file)
+    with NextItemClient(_url(url, protocol), protocol, token=token, ca_file=ca_file) as client:
         return client.recommend(columns, top_k).to_dict()
+
+
+@command(lambda found: show_line(f"answers in {found['answered_ms']} ms, version {found['version']}"))
+def health(
+    url: Url = None,
+    protocol: Protocol = "grpc",
+    timeout: Annotated[float, typer.Option(help="Seconds that one question may take.", min=0.01)] = 5.0,
+    ca_file: CaFile = None,
+    token_file: TokenFile = None,
+) -> dict[str, Any]:
+    """Ask a running server for a recommendation for a made-up session; exit code 1 when it gives none."""
+    from serving.health import check_health
+    from serving.security import find_token
+
+    token = find_token(token_file=token_file)
+    return check_health(_url(url, protocol), protocol, timeout, token=token, ca_file=ca_file)
 
 
 @command(screens.show_loadtest)
@@ -299,13 +348,17 @@ def loadtest(
     protocol: Protocol = "grpc",
     concurrency: Annotated[list[int] | None, typer.Option(help="Requests under way; repeat for several.")] = None,
     requests: Annotated[int, typer.Option(help="Requests a measurement.", min=100)] = 1500,
+    ca_file: CaFile = None,
+    token_file: TokenFile = None,
 ) -> dict[str, Any]:
     """Drive a running server with perf_analyzer: throughput and latency at each concurrency."""
     from serving.events import read_events
     from serving.loadtest import loadtest as run_loadtest
+    from serving.security import find_token
 
-    columns = read_events(events)
-    return {"rows": run_loadtest(_url(url, protocol), columns, protocol, concurrency or [1, 4, 16], requests)}
+    columns, token = read_events(events), find_token(token_file=token_file)
+    url, concurrencies = _url(url, protocol), concurrency or [1, 4, 16]
+    return {"rows": run_loadtest(url, columns, protocol, concurrencies, requests, token=token, ca_file=ca_file)}
 
 
 @command(lambda result: None)
@@ -316,14 +369,18 @@ def playground(
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the page; 0 for any that is free.")] = 8003,
     events: Annotated[str | None, typer.Option(help="Event files that name the items; by default the YAML's.")] = None,
+    ca_file: CaFile = None,
+    token_file: TokenFile = None,
 ) -> dict[str, Any]:
     """Serve a web page on which to click a session together and watch a running server recommend, until Ctrl-C."""
     from serving.playground.reading import read_catalogue
     from serving.playground.server import Playground, serve_playground
+    from serving.security import find_token
 
     catalogue, source = read_catalogue(features, events)
     say(f"{len(catalogue):,} items from {source}; Ctrl-C stops")
-    page = Playground(catalogue, _url(url, protocol), protocol, host)
+    token = find_token(token_file=token_file)
+    page = Playground(catalogue, _url(url, protocol), protocol, host, token, ca_file)
     return {"exit_code": serve_playground(page, port, show_line)}
 
 

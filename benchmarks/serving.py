@@ -111,7 +111,8 @@ def _engine(
     large = Load(f"b{MANY}", work / LARGE, concurrency=1, batch=MANY if engine == "model" else 1)
     loads = [*(Load(f"c{clients}", work / ONE, concurrency=clients) for clients in options.clients), large]
     results: Results = {}
-    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0) as server:
+    # nextitem as it is served, with its HTTP edge; the others are Triton's bare HTTP.
+    with TritonServer(repository, http_port=0, grpc_port=0, metrics_port=0, edge=engine == "nextitem") as server:
         if engine in ("nextitem", "stock"):
             answers[engine] = ask(engine, folder, server.addresses["grpc"])
         with step(f"{engine}: warming up"):

@@ -14,6 +14,7 @@ from typing import Any
 
 from common.errors import UserError
 from serving import MODEL
+from serving.address import tls_context
 from serving.columns import Column
 from serving.exchange import Contract, Exchange, Recommendations, check_options
 
@@ -23,7 +24,7 @@ class AsyncNextItemClient(Exchange):
 
     Parameters
     ----------
-    url, protocol, timeout
+    url, protocol, timeout, token, tls, ca_file
         As of `serving.client.NextItemClient`.
 
     Notes
@@ -35,6 +36,9 @@ class AsyncNextItemClient(Exchange):
     _package = "tritonclient.{}.aio"
     _http_timeouts = ("conn_timeout",)
     _connection: Any = None
+
+    def _http_tls(self) -> dict[str, Any]:
+        return {"ssl": True, "ssl_context": tls_context(self.ca_file)}
 
     async def __aenter__(self) -> AsyncNextItemClient:
         return self

@@ -12,13 +12,15 @@ pandas nor torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from common.errors import UserError
 from serving import MODEL
+from serving.address import PROTOCOLS, tls_context
 from serving.columns import Column
-from serving.exchange import PROTOCOLS, Contract, Exchange, Recommendations, Unreachable, check_options, server_reason
+from serving.exchange import Contract, Exchange, Recommendations, Unreachable, check_options, server_reason
 
 __all__ = ["PROTOCOLS", "NextItemClient", "Recommendations", "Unreachable", "server_reason"]
 
@@ -29,11 +31,19 @@ class NextItemClient(Exchange):
     Parameters
     ----------
     url : str
-        ``host:port`` of the protocol's port, without a scheme.
+        ``host:port`` of the protocol's port. With ``https://`` or ``grpcs://`` in front, TLS is on, and the protocol
+        is the scheme's.
     protocol : str
         ``"grpc"`` or ``"http"``; the answers are the same.
     timeout : float
         Seconds that one request may take.
+    token : str, optional
+        What a server with ``--token-file`` asks for; by default the environment variable ``NEXTITEM_TOKEN``.
+    tls : bool
+        Encrypt, and check the server's certificate.
+    ca_file : Path or str, optional
+        PEM file of the certificates to trust; by default the environment variable ``NEXTITEM_CA_FILE``, else those
+        that gRPC, or Python for HTTP, brings.
 
     Notes
     -----
@@ -43,9 +53,23 @@ class NextItemClient(Exchange):
     _package = "tritonclient.{}"
     _http_timeouts = ("connection_timeout", "network_timeout")
 
-    def __init__(self, url: str = "127.0.0.1:8001", protocol: str = "grpc", timeout: float = 60.0) -> None:
-        super().__init__(url, protocol, timeout)
+    def __init__(
+        self,
+        url: str = "127.0.0.1:8001",
+        protocol: str = "grpc",
+        timeout: float = 60.0,
+        token: str | None = None,
+        tls: bool = False,
+        ca_file: Path | str | None = None,
+    ) -> None:
+        super().__init__(url, protocol, timeout, token, tls, ca_file)
         self._connection = self._connect()
+
+    def _http_tls(self) -> dict[str, Any]:
+        # Not the context itself: this library wants one of a class of its own.
+        flags = tls_context(self.ca_file).verify_flags
+        trusted = {"ca_certs": self.ca_file, "verify_flags": flags} if self.ca_file else {}
+        return {"ssl": True, "ssl_options": trusted}
 
     def __enter__(self) -> NextItemClient:
         return self

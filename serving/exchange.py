@@ -11,16 +11,18 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from serving.address import Address, find_ca_file, tls_context
 from serving.columns import Column, convert_column, convert_events
 from serving.runtime.options import OPTIONS
+from serving.security import TOKEN_VARIABLE, find_token, grpc_headers, http_headers
 
-PROTOCOLS = ("grpc", "http")
 _OUTPUTS = ("session_id", "item_id", "score", "unknown_events")
 
 
@@ -106,29 +108,48 @@ class Exchange:
     _package: ClassVar[str]
     _http_timeouts: ClassVar[tuple[str, ...]]
 
-    def __init__(self, url: str = "127.0.0.1:8001", protocol: str = "grpc", timeout: float = 60.0) -> None:
-        if protocol not in PROTOCOLS:
-            raise UserError(f"protocol {protocol!r} is not known: choose grpc or http")
-        self.url = re.sub(r"^\w+://", "", url).rstrip("/")
-        self.protocol = protocol
+    def __init__(
+        self,
+        url: str = "127.0.0.1:8001",
+        protocol: str = "grpc",
+        timeout: float = 60.0,
+        token: str | None = None,
+        tls: bool = False,
+        ca_file: Path | str | None = None,
+    ) -> None:
+        address = Address.parse(url, protocol, tls)
+        self.url, self.protocol, self.tls = address.place, address.protocol, address.tls
         self.timeout = timeout
+        self.token = find_token(token)
+        self.ca_file = find_ca_file(ca_file)
+        if self.tls:
+            # A file without certificates is found now, and not by each library in its own words.
+            tls_context(self.ca_file)
         self._contract: Contract | None = None
-        if not re.fullmatch(r".+:\d+", self.url):
-            raise UserError(f"{url!r} is not an address: give host:port, like 127.0.0.1:8001")
         # The modules of both protocols, waiting or not, have classes of the same names.
-        self._module: Any = importlib.import_module(self._package.format(protocol))
+        self._module: Any = importlib.import_module(self._package.format(self.protocol))
 
     def _connect(self) -> Any:
         if self.protocol == "http":
-            return self._module.InferenceServerClient(self.url, **dict.fromkeys(self._http_timeouts, self.timeout))
+            arguments: dict[str, Any] = dict.fromkeys(self._http_timeouts, self.timeout)
+            return self._module.InferenceServerClient(self.url, **arguments, **(self._http_tls() if self.tls else {}))
         # A proxy for the web does not speak gRPC, and must not see what goes to this machine.
-        arguments = [("grpc.enable_http_proxy", 0)]
-        arguments += [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-        return self._module.InferenceServerClient(self.url, channel_args=arguments)
+        channel = [("grpc.enable_http_proxy", 0)]
+        channel += [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        return self._module.InferenceServerClient(
+            self.url, channel_args=channel, ssl=self.tls, root_certificates=self.ca_file
+        )
+
+    def _http_tls(self) -> dict[str, Any]:
+        """What the HTTP client wants to know of TLS."""
+        raise NotImplementedError
 
     @property
     def _call_options(self) -> dict[str, Any]:
-        return {"client_timeout": self.timeout} if self.protocol == "grpc" else {}
+        # A new dict each time: the HTTP client writes into it.
+        if self.protocol == "grpc":
+            return {"client_timeout": self.timeout, "headers": grpc_headers(self.token)}
+        return {"headers": http_headers(self.token)}
 
     def _tensors(self, contract: Contract, events: Mapping[str, Column], options: Mapping[str, Any]) -> list[Any]:
         """The tensors of a request: event columns, and the options that are not None."""
@@ -169,8 +190,14 @@ class Exchange:
 
         nobody = Unreachable(f"no server answers at {self.url}: start one with 'nextitem serve'")
         late = Unreachable(f"the server at {self.url} did not answer in {self.timeout:g} s")
+        secret = f"no TLS with {self.url}: what is there speaks none, or its certificate is not trusted (--ca-file)"
+        if self.tls and re.search(r"(?i)certificate|ssl|tls|handshake", f"{type(error).__name__} {error}"):
+            return Unreachable(secret)
         if isinstance(error, InferenceServerException):
             status, message = str(error.status() or ""), str(error.message())
+            if status == "401" or message.startswith("This protocol is restricted"):
+                wrong = "the token is not the server's" if self.token else "the server asks for a token"
+                return UserError(f"the server at {self.url} refused: {wrong} (--token-file, or {TOKEN_VARIABLE})")
             # A server that is there may be "unavailable" too, with a full queue for instance.
             if "UNAVAILABLE" in status and re.search(r"connect|resolv", message):
                 return nobody

@@ -10,9 +10,10 @@ from typing import Any
 from common.artefacts import identity, new_folder, read_manifest
 from common.errors import UserError
 from common.progress import step
-from serving import MODEL
+from serving import MODEL, RANKER
+from serving.runtime import WEIGHTS
 from serving.runtime.program import RequestProgram
-from serving.settings import ServingSettings
+from serving.settings import Backend, ServingSettings
 
 KEPT = ("README.md",)
 
@@ -24,6 +25,7 @@ def export(
     settings: ServingSettings | None = None,
     version: int = 1,
     check: bool = True,
+    backend: Backend = "python",
 ) -> dict[str, Any]:
     """Package the fitted workflow and the trained model for Triton.
 
@@ -39,6 +41,8 @@ def export(
         The Triton version of the model.
     check : bool
         Compare the compiled workflow with NVTabular's on the sample of sessions in ``features/``.
+    backend : {"python", "pytorch"}
+        What runs the model: the process that answers, or Triton's PyTorch backend, in a Triton model of its own.
 
     Returns
     -------
@@ -56,7 +60,7 @@ def export(
     inputs = {"features": identity(features), "model": identity(model)}
     with new_folder(output, "model_repository", settings.model_dump(), inputs, keep=KEPT) as folder:
         with step("Exporting the ensemble") as bar:
-            entry, workflow = _export_ensemble(features, model, folder.path, settings, version)
+            entry, workflow = _export_ensemble(features, model, folder.path, settings, version, backend)
             bar.say(", ".join(sorted(path.name for path in folder.path.iterdir() if path.is_dir())))
         program = _answering(folder.path / MODEL / str(version), model)
         if check:
@@ -66,6 +70,7 @@ def export(
         folder.report |= {
             "ensemble": entry.name,
             "version": version,
+            "backend": backend,
             "top_k": settings.top_k,
             "inputs": [tensor.name for tensor in entry.input],
             "outputs": [tensor.name for tensor in entry.output],
@@ -120,10 +125,16 @@ def _answering(folder: Path, model: Path) -> RequestProgram:
     import torch
 
     from serving.runtime.engine import Engine
+    from serving.runtime.remote import PlainRanker, ask_module
 
+    weights = folder.parents[1] / RANKER / folder.name / WEIGHTS
+    ranker = PlainRanker(ask_module(weights)) if weights.is_file() else None
     threads = torch.get_num_threads()
     try:
-        return Engine(folder, device="cpu").program
+        engine = Engine(folder, device="cpu", ranker=ranker)
+        if ranker is not None:
+            engine.warm_up()
+        return engine.program
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{model} does not answer ({reason}): run 'nextitem train' again") from error
@@ -132,7 +143,7 @@ def _answering(folder: Path, model: Path) -> RequestProgram:
 
 
 def _export_ensemble(
-    features: Path, model: Path, folder: Path, settings: ServingSettings, version: int
+    features: Path, model: Path, folder: Path, settings: ServingSettings, version: int, backend: Backend
 ) -> tuple[Any, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -147,5 +158,5 @@ def _export_ensemble(
         columns = [column["name"] for column in request["columns"]]
         graph = columns >> TransformEvents(workflow, request) >> RankItems(model)
         ensemble = Ensemble(graph, workflow.input_schema)
-        entry, _ = ensemble.export(str(folder), runtime=NextItemRuntime(settings), version=version)
+        entry, _ = ensemble.export(str(folder), runtime=NextItemRuntime(settings, backend), version=version)
     return entry, workflow

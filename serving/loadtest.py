@@ -27,6 +27,7 @@ from common.progress import step
 from serving import MODEL, binaries
 from serving.client import NextItemClient, server_reason
 from serving.columns import Column, convert_events
+from serving.security import http_headers
 
 # perf_analyzer measures windows until three agree. Three windows of a third of the requests each, and any spread
 # between them accepted, is one measurement of a known size. (`--request-count` ends on a whole second whatever the
@@ -48,6 +49,8 @@ def loadtest(
     session: str | None = None,
     max_sessions: int = 1000,
     timeout: float = 600.0,
+    token: str | None = None,
+    ca_file: Path | str | None = None,
 ) -> list[dict[str, float]]:
     """Load a server at each concurrency in turn.
 
@@ -70,6 +73,8 @@ def loadtest(
         Use the first so many sessions.
     timeout : float
         Seconds for one concurrency.
+    token, ca_file
+        As of `NextItemClient`. perf_analyzer takes a token over HTTP only, and on its command line.
 
     Returns
     -------
@@ -87,7 +92,11 @@ def loadtest(
         raise UserError(f"concurrencies are {list(concurrencies)}: give one or more numbers from 1")
     if requests < 1 or max_sessions < 1:
         raise UserError("requests and sessions must be at least 1")
-    with tempfile.TemporaryDirectory(prefix="nextitem-loadtest-") as work, NextItemClient(url, protocol) as client:
+    with (
+        tempfile.TemporaryDirectory(prefix="nextitem-loadtest-") as work,
+        NextItemClient(url, protocol, token=token, ca_file=ca_file) as client,
+    ):
+        secured = _secured(client)
         program = binaries.perf_analyzer(Path(work))
         columns = convert_events(events, client.inputs)
         session = session or _session_column(client, columns)
@@ -102,9 +111,10 @@ def loadtest(
         rows: list[dict[str, float]] = []
         with step("Load test with perf_analyzer", total=len(concurrencies)) as bar:
             for concurrency in concurrencies:
-                window = ["--measurement-mode", "count_windows"]
+                window = [*secured, "--measurement-mode", "count_windows"]
                 window += ["--measurement-request-count", str(-(-requests // WINDOWS))]
-                row = measure(program, client.url, protocol, data, window, concurrency=concurrency, timeout=timeout)
+                place = f"https://{client.url}" if client.tls and client.protocol == "http" else client.url
+                row = measure(program, place, client.protocol, data, window, concurrency=concurrency, timeout=timeout)
                 # It would have ended at the first request that fails. (The server's own count of failures leaves
                 # out those that a Python model answers with an error, so it is no second opinion.)
                 rows.append(row | {"errors": 0})
@@ -171,6 +181,21 @@ def measure(
             if _NO_VERSION not in str(error) or attempt == _ATTEMPTS - 1:
                 raise
     return read_report(report, value, column)
+
+
+def _secured(client: NextItemClient) -> list[str]:
+    """perf_analyzer's options for what the client needs: a token, TLS."""
+    options = []
+    if client.token and client.protocol == "grpc":
+        raise UserError("perf_analyzer shows no token over gRPC: load-test over HTTP, with --protocol http")
+    if client.token:
+        options += [part for name, value in http_headers(client.token).items() for part in ("-H", f"{name}:{value}")]
+    if client.tls and client.protocol == "grpc":
+        options += ["--ssl-grpc-use-ssl", "true"]
+    if client.tls and client.ca_file:
+        part = "grpc-root-certifications" if client.protocol == "grpc" else "https-ca-certificates"
+        options += [f"--ssl-{part}-file", client.ca_file]
+    return options
 
 
 def _session_column(client: NextItemClient, columns: Mapping[str, NDArray[Any]]) -> str:

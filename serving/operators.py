@@ -15,6 +15,7 @@ have the columns ``session_id`` and ``item_id`` that the answer has too; each ho
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,12 +36,13 @@ from preprocessing.engine import (
     nvtabular,
     postorder_iter_nodes,
 )
-from serving import MODEL
+from serving import MODEL, RANKER
 from serving.compile import compile_workflow, save_program
+from serving.libtorch import write_ranker
 from serving.runtime import CHECKSUMS, SETTINGS, WEIGHTS
 from serving.runtime.options import CANDIDATES, EXCLUDE_SEEN, EXCLUDED, OPTIONS, TOP_K
 from serving.runtime.program import RequestProgram
-from serving.settings import ServingSettings
+from serving.settings import Backend, ServingSettings
 
 _TYPES = {
     "BYTES": triton.TYPE_STRING,
@@ -106,27 +108,37 @@ class NextItemRuntime(Runtime):
     ----------
     settings : ServingSettings
         Batch size, instances, device, and the limits of a request.
+    backend : {"python", "pytorch"}
+        Of Triton, for the model: in the process that answers, or in a Triton model of its own (`serving.libtorch`).
     """
 
-    def __init__(self, settings: ServingSettings) -> None:
+    def __init__(self, settings: ServingSettings, backend: Backend = "python") -> None:
         super().__init__()
         self.settings = settings
+        self.backend = backend
 
     def export(
         self, ensemble: Any, path: str, version: int = 1, name: str = MODEL
     ) -> tuple[triton.ModelConfig, list[triton.ModelConfig]]:
-        """Write the model repository; returns the configuration of the model, and none of further ones."""
+        """Write the model repository; returns the configuration of the model that clients ask, and none of others."""
         folder = Path(path)
         transform, rank = _steps(ensemble.graph)
         target = folder / name / str(version)
         program = save_program(transform.document, transform.arrays, target)
         _refuse_names(program)
-        shutil.copy2(rank.model / WEIGHTS, target / WEIGHTS)
         keys = ("max_batch_size", "max_waiting", "threads", "device")
         facts = self.settings.model_dump(include=set(keys)) | {"limits": self.settings.limits().to_dict()}
+        further = {}
+        if self.backend == "pytorch":
+            facts["ranker"] = RANKER
+            ranker = write_ranker(rank.model / WEIGHTS, program, self.settings, folder, version)
+            # What Triton loads by itself is verified here too, before this model says that it is ready.
+            further[os.path.relpath(ranker, target)] = sha256(ranker)
+        else:
+            shutil.copy2(rank.model / WEIGHTS, target / WEIGHTS)
         (target / SETTINGS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         (target / "model.py").write_text(_MODEL, encoding="utf-8")
-        checksums = {file.name: sha256(file) for file in sorted(target.iterdir())}
+        checksums = {file.name: sha256(file) for file in sorted(target.iterdir())} | further
         (target / CHECKSUMS).write_text(json.dumps(checksums, indent=1) + "\n", encoding="utf-8")
         # In the place of the folder that Python would make when it imports model.py: a server that watches its
         # repository would take that for a change, and load everything once more.

@@ -1,7 +1,8 @@
 """A model repository that changes while a server watches it: versions are added, and the traffic is routed to them.
 
 A change is three renames: the new version's folder, the configuration, the manifest. `recover` completes or undoes what
-a kill between them left.
+a kill between them left. Where the model is a Triton model of its own (`serving.libtorch`) its version goes in by a
+change of its own, before; its configuration stays, since all of its versions are there for whoever asks.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from google.protobuf import text_format
 
 from common.artefacts import MANIFEST, PYTHON_CACHE, read_manifest, sha256
 from common.errors import UserError
-from serving import MODEL
+from serving import MODEL, RANKER
 from serving.runtime.shares import DEPLOYMENT, SHARES, read_shares, write_shares
 
 CONFIG = f"{MODEL}/config.pbtxt"
 _NEXT = ".manifest.next"
 
 
-def read_config(repository: Path) -> triton.ModelConfig:
-    """The configuration of the model."""
-    return text_format.Parse((repository / CONFIG).read_text(encoding="utf-8"), triton.ModelConfig())
+def read_config(repository: Path, model: str = MODEL) -> triton.ModelConfig:
+    """The configuration of a model."""
+    return text_format.Parse((repository / model / "config.pbtxt").read_text(encoding="utf-8"), triton.ModelConfig())
 
 
 def current_shares(config: triton.ModelConfig) -> dict[int, float]:
@@ -36,9 +37,14 @@ def current_shares(config: triton.ModelConfig) -> dict[int, float]:
     return found or {int(config.version_policy.specific.versions[-1]): 1.0}
 
 
-def versions(repository: Path) -> list[int]:
-    """The versions that are there, ascending."""
-    return sorted(int(path.name) for path in (repository / MODEL).iterdir() if path.is_dir() and path.name.isdigit())
+def versions(repository: Path, model: str = MODEL) -> list[int]:
+    """The versions of a model that are there, ascending."""
+    return sorted(int(path.name) for path in (repository / model).iterdir() if path.is_dir() and path.name.isdigit())
+
+
+def models(repository: Path) -> list[str]:
+    """The models that have versions: `RANKER`, where there is one, and then `MODEL`, which asks it."""
+    return [name for name in (RANKER, MODEL) if (repository / name).is_dir()]
 
 
 def change(
@@ -55,7 +61,7 @@ def change(
     add : Path, optional
         Folder of a new version, on the same file system; its name is its number. It is moved.
     remove : tuple of int
-        Versions to delete afterwards.
+        Versions to delete afterwards, of all models.
 
     Returns
     -------
@@ -72,26 +78,49 @@ def change(
     config.version_policy.specific.versions.append(max(shares))
     partial = repository.parent / f".{repository.name}.config-{os.getpid()}"
     partial.write_text(text_format.MessageToString(config), encoding="utf-8")
-    gone = tuple(f"{MODEL}/{version}/" for version in remove)
+    gone = tuple(f"{name}/{version}/" for name in models(repository) for version in remove)
     files = {name: facts for name, facts in manifest["files"].items() if not name.startswith(gone or ("\0",))}
     files[CONFIG] = _facts(partial)
+    moves = []
     if add is not None:
-        added = [path for path in sorted(add.iterdir()) if path.name != PYTHON_CACHE]
-        files |= {f"{MODEL}/{add.name}/{path.name}": _facts(path) for path in added}
+        files |= _listed(add, MODEL)
+        moves.append((add, repository / MODEL / add.name))
+        manifest["report"]["highest"] = int(add.name)
     manifest["files"] = files
     manifest["report"] |= {"version": max(shares), "deployment": deployment}
     history = manifest["report"].setdefault("history", [])
     history.append({str(version): share for version, share in shares.items()})
+    _commit(repository, manifest, [*moves, (partial, repository / CONFIG)])
+    for version in remove:
+        for name in reversed(models(repository)):
+            shutil.rmtree(repository / name / str(version), ignore_errors=True)
+    return config
+
+
+def add_ranker(repository: Path, folder: Path) -> None:
+    """Bring in a version of `RANKER`, which nobody asks yet; parameters as for `change`."""
+    manifest = json.loads((repository / MANIFEST).read_text(encoding="utf-8"))
+    manifest["files"] |= _listed(folder, RANKER)
+    manifest["report"]["highest"] = int(folder.name)
+    _commit(repository, manifest, [(folder, repository / RANKER / folder.name)])
+
+
+def remove_ranker(repository: Path, version: int) -> None:
+    """Take out a version of `RANKER` that nobody asks."""
+    manifest = json.loads((repository / MANIFEST).read_text(encoding="utf-8"))
+    gone = f"{RANKER}/{version}/"
+    manifest["files"] = {name: facts for name, facts in manifest["files"].items() if not name.startswith(gone)}
+    _commit(repository, manifest, [])
+    shutil.rmtree(repository / RANKER / str(version))
+
+
+def _commit(repository: Path, manifest: Mapping[str, Any], moves: list[tuple[Path, Path]]) -> None:
     following = repository.parent / f".{repository.name}.manifest-{os.getpid()}"
     following.write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     following.rename(repository / _NEXT)
-    if add is not None:
-        add.rename(repository / MODEL / add.name)
-    partial.rename(repository / CONFIG)
+    for source, target in moves:
+        source.rename(target)
     (repository / _NEXT).rename(repository / MANIFEST)
-    for version in remove:
-        shutil.rmtree(repository / MODEL / str(version), ignore_errors=True)
-    return config
 
 
 def recover(repository: Path | str) -> dict[str, Any]:
@@ -106,17 +135,25 @@ def recover(repository: Path | str) -> dict[str, Any]:
     following = repository / _NEXT
     if following.is_file() and (repository / MANIFEST).is_file():
         wanted = json.loads(following.read_text(encoding="utf-8"))["files"]
-        # The configuration is moved last, so when it is the new one everything is there.
-        if sha256(repository / CONFIG) == wanted[CONFIG]["sha256"]:
+        # The configuration is moved last, or stays: when it is the wanted one, files can be missing only then.
+        there = all((repository / name).is_file() for name in wanted)
+        if there and sha256(repository / CONFIG) == wanted[CONFIG]["sha256"]:
             following.rename(repository / MANIFEST)
         else:
             following.unlink()
     if (repository / MANIFEST).is_file() and (repository / MODEL).is_dir():
         listed = read_manifest(repository, "model_repository", "nextitem export", verify=False)["files"]
-        for version in versions(repository):
-            if not any(name.startswith(f"{MODEL}/{version}/") for name in listed):
-                shutil.rmtree(repository / MODEL / str(version))
+        for model in models(repository):
+            for version in versions(repository, model):
+                if not any(name.startswith(f"{model}/{version}/") for name in listed):
+                    shutil.rmtree(repository / model / str(version))
     return read_manifest(repository, "model_repository", "nextitem export")
+
+
+def _listed(folder: Path, model: str) -> dict[str, dict[str, Any]]:
+    """What the manifest says of the files of a version."""
+    paths = [path for path in sorted(folder.iterdir()) if path.name != PYTHON_CACHE]
+    return {f"{model}/{folder.name}/{path.name}": _facts(path) for path in paths}
 
 
 def _facts(path: Path) -> dict[str, Any]:

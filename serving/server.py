@@ -4,7 +4,8 @@
         NextItemClient(server.addresses["grpc"]).recommend(events)
 
 `serve_forever` is the same for a person: it prints the addresses and stops on Ctrl-C or SIGTERM. The server is a
-process group of its own, listens on localhost unless told otherwise, and dies with the Python that started it.
+process group of its own, listens on localhost unless told otherwise, and dies with the Python that started it. Clients
+reach its HTTP through an edge (`serving.edge`), which lets nothing through that could hurt it.
 The whole log goes to a file; what people see leaves out the complaints that Triton has about a machine without a GPU.
 """
 
@@ -12,11 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,25 +24,18 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from common.errors import UserError
-from common.progress import say, step
-from serving import MODEL, binaries, triton_log
+from common.progress import step
+from serving import MODEL, binaries, logs, triton_log
+from serving.edge.settings import MAX_BODY_BYTES, EdgeSettings
 from serving.ports import check_ports
+from serving.processes import end, end_group, launch, launch_edge
+from serving.security import Security, http_headers
+from serving.stubs import StubWatch
 
 STOP_SECONDS = 30.0
 DRAIN_SECONDS = 5
 POLL_SECONDS = 1
-
-# Triton reads JSON by recursion: a body of a million brackets overflows the usual 8 MiB of a thread's stack and ends
-# the server. Memory for a stack is only reserved until it is used.
-_STACK_BYTES = 1 << 30
-_LAUNCH = (
-    "import ctypes,os,resource,sys; hard=resource.getrlimit(resource.RLIMIT_STACK)[1]; "
-    f"resource.setrlimit(resource.RLIMIT_STACK, ({_STACK_BYTES} if hard < 0 else min(hard, {_STACK_BYTES}), hard)); "
-    # prctl(PR_SET_PDEATHSIG, SIGTERM), kept by exec: a Python that is killed outright does not leave a server behind.
-    # The signal comes when the starting thread ends, so it must not be a short-lived one.
-    "ctypes.CDLL(None).prctl(1, 15) if sys.argv[1] == 'main' and sys.platform == 'linux' else None; "
-    "os.execv(sys.argv[2], sys.argv[2:])"
-)
+LOG_BYTES = 32 << 20
 
 
 class TritonServer:
@@ -66,6 +58,13 @@ class TritonServer:
         Follow changes of the repository, which is how `serving.deploy` brings a new version in.
     arguments : sequence of str
         Further tritonserver options, as they are.
+    edge : bool
+        Put the HTTP edge in front (`serving.edge`). Without it clients speak to Triton's own HTTP, which one request
+        can end: for clients that are trusted, and neither with a token nor with TLS.
+    security : Security, optional
+        Token and TLS; by default neither.
+    max_body_bytes : int
+        The largest body that the edge takes.
 
     Attributes
     ----------
@@ -84,6 +83,9 @@ class TritonServer:
         log_file: Path | str | None = None,
         watch: bool = False,
         arguments: Sequence[str] = (),
+        edge: bool = True,
+        security: Security | None = None,
+        max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self.repository = Path(repository)
         self.host = host
@@ -91,9 +93,15 @@ class TritonServer:
         self.threads = threads
         self.watch = watch
         self.arguments = list(arguments)
+        self.edge = edge
+        self.security = security or Security()
+        if not edge and self.security != Security():
+            raise ValueError("a token and TLS need the edge")
+        self.max_body_bytes = max_body_bytes
         self._chosen_log = Path(log_file) if log_file else None
         self._work: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._edge: subprocess.Popen[bytes] | None = None
         self._failed = False
 
     def __enter__(self) -> TritonServer:
@@ -147,25 +155,42 @@ class TritonServer:
             assert log_file is not None
             log_file.parent.mkdir(parents=True, exist_ok=True)
             command = [*program.command, *self._options()]
-            thread = "main" if threading.current_thread() is threading.main_thread() else "other"
-            command = [sys.executable, "-I", "-S", "-c", _LAUNCH, thread, *command]
             limits = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
             environment = program.environment | {f"{name}_NUM_THREADS": str(self.threads) for name in limits}
-            with log_file.open("wb") as log:
-                self._process = subprocess.Popen(
-                    command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-                )
+            log_file.write_bytes(b"")
+            # Appended, so that it may be emptied meanwhile.
+            with log_file.open("ab") as log:
+                self._process = launch(command, environment, log)
+                if self.edge:
+                    self._edge = launch_edge(self._edge_settings(), self._process.pid, log)
         except BaseException:
-            shutil.rmtree(self._work, ignore_errors=True)
+            self.stop()
             raise
 
+    def _edge_settings(self) -> EdgeSettings:
+        security = self.security
+        return EdgeSettings(
+            upstream=self._socket,
+            host=self.host,
+            port=self.ports["http"],
+            certificate=str(security.certificate or ""),
+            key=str(security.key or ""),
+            token=security.token or "",
+            max_body_bytes=self.max_body_bytes,
+            drain_seconds=DRAIN_SECONDS,
+        )
+
     def _options(self) -> list[str]:
-        options = [f"--model-repository={self.repository.resolve()}"]
+        options = [f"--model-repository={self.repository.resolve()}", *self.security.grpc_options()]
         if self.watch:
             # In neither mode can a client load anything.
             options += ["--model-control-mode=poll", f"--repository-poll-secs={POLL_SECONDS}"]
-        for name, port in self.ports.items():
-            options += [f"--{name}-address={self.host}", f"--{name}-port={port}"]
+        addresses = {name: (self.host, port) for name, port in self.ports.items()}
+        if self.edge:
+            # A socket file, which Triton opens to nobody else; its port has no meaning.
+            addresses["http"] = (f"unix:{self._socket}", 1)
+        for name, (host, port) in addresses.items():
+            options += [f"--{name}-address={host}", f"--{name}-port={port}"]
         options.append(f"--backend-config=python,shm-region-prefix-name={self._shared_memory}")
         # A stub that imports torch on a busy machine takes longer than the 30 s that Triton allows.
         options.append("--backend-config=python,stub-timeout-seconds=120")
@@ -178,6 +203,11 @@ class TritonServer:
     @property
     def _shared_memory(self) -> str:
         return f"{self._work.name}-" if self._work else ""
+
+    @property
+    def _socket(self) -> str:
+        # Beside the shared memory, because the path of a socket must be short, and a temporary folder's may be long.
+        return f"/dev/shm/{self._shared_memory}http"
 
     def wait_ready(self, models: Sequence[str] = (MODEL,), timeout: float = 240.0) -> None:
         """Wait until each of `models` answers.
@@ -206,22 +236,32 @@ class TritonServer:
                 time.sleep(0.1)
 
     def _ready(self, model: str) -> bool:
-        connection = http.client.HTTPConnection(self.addresses["http"], timeout=5)
+        context = self.security.own_context()
+        address, token = self.addresses["http"], self.security.token
+        connection: http.client.HTTPConnection
+        if context:
+            connection = http.client.HTTPSConnection(address, timeout=5, context=context)
+        else:
+            connection = http.client.HTTPConnection(address, timeout=5)
         with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-            connection.request("GET", f"/v2/models/{model}/ready")
+            connection.request("GET", f"/v2/models/{model}/ready", headers=http_headers(token))
             return connection.getresponse().status == 200
         return False
 
     def check_alive(self) -> None:
-        """Raise a `UserError` with the reason from the log when the server has ended by itself."""
+        """Raise a `UserError` with the reason from the log when the server or its edge has ended by itself."""
         if self._process is None:
             raise RuntimeError("this server was not started")
-        code = self._process.poll()
-        if code is not None:
-            self._failed = True
-            ending = f"by signal {-code}" if code < 0 else f"with code {code}"
-            reason = triton_log.failure_reason(self.log_text()) or f"it ended {ending}"
-            raise UserError(f"Triton stopped: {reason} (log: {self.log_file})")
+        for name, process in (("Triton", self._process), ("the HTTP edge", self._edge)):
+            code = process.poll() if process else None
+            if code is not None:
+                self._failed = True
+                ending = f"by signal {-code}" if code < 0 else f"with code {code}"
+                log = self.log_text()
+                if process is self._edge:
+                    log = "\n".join(line for line in log.splitlines() if " edge.py:" in line)
+                reason = triton_log.failure_reason(log) or f"it ended {ending}"
+                raise UserError(f"{name} stopped: {reason} (log: {self.log_file})")
 
     def log_text(self) -> str:
         """The log so far."""
@@ -234,17 +274,19 @@ class TritonServer:
         May be called at any time and more than once. Whatever of its process group is left after `timeout` seconds
         is killed.
         """
+        deadline = time.monotonic() + timeout
         try:
-            if self._process is not None and self._process.poll() is None:
-                self._process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(timeout)
+            # The edge first, while there is somebody to answer the requests that it still holds.
+            end(self._edge, timeout)
+            end(self._process, max(0.0, deadline - time.monotonic()))
         finally:
             # Forgotten at once: a second stop must not signal whoever has been given this process id by then.
-            ended, self._process = self._process, None
-            if ended is not None:
-                _end_group(ended.pid)
-                ended.wait()
+            ended, self._process = [self._process, self._edge], None
+            self._edge = None
+            if ended[0] is not None:
+                end_group(ended[0].pid)
+            for process in filter(None, ended):
+                process.wait()
             self._clean()
 
     def _clean(self) -> None:
@@ -255,16 +297,6 @@ class TritonServer:
         shutil.rmtree(self._work / "backends", ignore_errors=True)
         if not self._failed or self._chosen_log:
             shutil.rmtree(self._work, ignore_errors=True)
-
-
-def _end_group(group: int, patience: float = 3.0) -> None:
-    """Wait for a process group to be empty, then kill what is left: a stub outlives its server for a moment."""
-    deadline = time.monotonic() + patience
-    with contextlib.suppress(ProcessLookupError):
-        while time.monotonic() < deadline:
-            os.killpg(group, 0)
-            time.sleep(0.05)
-        os.killpg(group, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -283,7 +315,7 @@ def _signals_as_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def serve_forever(server: TritonServer, announce: Callable[[str], None] = print) -> int:
+def serve_forever(server: TritonServer, announce: Callable[[str], None] = print, log_format: str = "text") -> int:
     """Serve until Ctrl-C, SIGTERM or SIGHUP, and stop cleanly.
 
     Parameters
@@ -292,6 +324,8 @@ def serve_forever(server: TritonServer, announce: Callable[[str], None] = print)
         Not yet started.
     announce : callable
         Receives the lines with the addresses.
+    log_format : {"text", "json"}
+        Lines for people; or one JSON object a line on standard output, with all of Triton's log.
 
     Returns
     -------
@@ -301,18 +335,26 @@ def serve_forever(server: TritonServer, announce: Callable[[str], None] = print)
     Raises
     ------
     UserError
-        When the server cannot start, or ends by itself.
+        When the server cannot start, ends by itself, or goes on without the process that computes its answers.
     """
-    with contextlib.suppress(KeyboardInterrupt), _signals_as_interrupt(), server:
-        for name, address in server.addresses.items():
-            announce(f"{name:8} {address}")
-        say(f"log in {server.log_file}; Ctrl-C stops")
-        assert server.log_file is not None
-        with server.log_file.open(encoding="utf-8", errors="replace") as log:
-            log.seek(0, os.SEEK_END)
-            while True:
-                time.sleep(0.5)
-                for line in filter(triton_log.is_notable, log):
-                    say(line.rstrip())
-                server.check_alive()
+
+    def find() -> Path | None:
+        return server.log_file
+
+    # A file that somebody asked for is theirs to rotate; ours must not fill the disk, or a container's memory.
+    limit = None if server._chosen_log else LOG_BYTES
+    log = logs.JsonLog(find, limit) if log_format == "json" else logs.TextLog(announce, find, limit)
+    stubs = StubWatch()
+    with contextlib.suppress(KeyboardInterrupt), _signals_as_interrupt(), log.follower, server:
+        log.ready(server.addresses)
+        while True:
+            time.sleep(0.5)
+            server.check_alive()
+            if stubs.all_gone(server.pid):
+                server._failed = True
+                raise UserError(
+                    f"Triton was stopped: the process of its model ended by itself, as for want of memory "
+                    f"(log: {server.log_file})"
+                )
+    log.stopped()
     return 0

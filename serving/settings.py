@@ -9,6 +9,9 @@ from pydantic import Field
 from common.settings import Settings
 from serving.runtime.options import Limits
 
+# Of Triton: in what the model runs.
+Backend = Literal["python", "pytorch"]
+
 
 class ServingSettings(Settings):
     """How the model is served."""

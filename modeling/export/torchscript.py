@@ -101,14 +101,18 @@ class Recommender(nn.Module):
             return torch.zeros([0, k]), torch.zeros([0, k], dtype=torch.long)
         n = (items != 0).sum(1)
         width = max(1, min(int(n.max()), self.limit))
-        index = (n - self.limit).clamp(min=0).unsqueeze(1) + torch.arange(width, device=items.device)
         recent: dict[str, Tensor] = {}
-        for name in self.names:
-            column = inputs[name]
-            if column.dim() == 2:
-                recent[name] = column.gather(1, index)
-            else:
-                recent[name] = column.gather(1, index.unsqueeze(2).expand(-1, -1, column.shape[2]))
+        if items.shape[1] <= self.limit:
+            for name in self.names:
+                recent[name] = inputs[name].narrow(1, 0, width)
+        else:
+            index = (n - self.limit).clamp(min=0).unsqueeze(1) + torch.arange(width, device=items.device)
+            for name in self.names:
+                column = inputs[name]
+                if column.dim() == 2:
+                    recent[name] = column.gather(1, index)
+                else:
+                    recent[name] = column.gather(1, index.unsqueeze(2).expand(-1, -1, column.shape[2]))
         for name in self.session_names:
             if name != "":
                 recent[name] = inputs[name]

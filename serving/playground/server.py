@@ -67,11 +67,21 @@ class Playground:
         Where Triton is; see `NextItemClient`.
     host : str
         The address or name that the page is served under.
+    token, ca_file
+        What Triton asks for, and how its certificate is checked; see `NextItemClient`. Neither reaches the page.
     """
 
-    def __init__(self, catalogue: Catalogue, url: str, protocol: str = "grpc", host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        url: str,
+        protocol: str = "grpc",
+        host: str = "127.0.0.1",
+        token: str | None = None,
+        ca_file: Path | str | None = None,
+    ) -> None:
         self.catalogue, self.host = catalogue, host
-        self._new_client = lambda: AsyncNextItemClient(url, protocol, TIMEOUT)
+        self._new_client = lambda: AsyncNextItemClient(url, protocol, TIMEOUT, token, ca_file=ca_file)
         self._client = self._new_client()
         self._model: dict[str, Any] | None = None
 

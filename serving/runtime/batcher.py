@@ -6,21 +6,27 @@ events and becomes as many sessions as it holds, so sessions are put together he
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
-_IDLE_S = 0.25
+
+# Handing an answer to Triton takes half a millisecond of waiting for its process, and next to no computing: the answers
+# of a batch go out side by side, while the next batch is computed.
+_REPLIERS = 4
 
 
 @dataclass
 class _Job(Generic[Work, Result]):
     work: Work
     reply: Callable[[Result | Exception], None]
+    size: int
 
 
 class Batcher(Generic[Work, Result]):
@@ -36,8 +42,6 @@ class Batcher(Generic[Work, Result]):
         Sessions in one go; a larger piece of work goes alone.
     max_waiting : int
         Jobs that may wait; `submit` refuses more.
-    meanwhile : callable
-        Called after every batch, and a few times a second while there is nothing to do.
     """
 
     def __init__(
@@ -46,47 +50,73 @@ class Batcher(Generic[Work, Result]):
         size: Callable[[Work], int],
         max_size: int,
         max_waiting: int,
-        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
-        self._answer, self._size, self._max_size, self._meanwhile = answer, size, max_size, meanwhile
+        self._answer, self._size, self._max_size = answer, size, max_size
+        self._ended = False
         self._jobs: queue.Queue[_Job[Work, Result] | None] = queue.Queue(max_waiting)
+        self._replies: queue.Queue[tuple[_Job[Work, Result], Result | Exception] | None] = queue.Queue(max_waiting)
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
-        self._thread.start()
+        self._repliers = [
+            threading.Thread(target=self._reply_on, name=f"replies {n}", daemon=True) for n in range(_REPLIERS)
+        ]
+        for thread in (self._thread, *self._repliers):
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait."""
+        return self._jobs.qsize()
 
     def submit(self, work: Work, reply: Callable[[Result | Exception], None]) -> None:
-        """Queue a job; `reply` is called in the batcher's thread, once, with the result or what went wrong.
+        """Queue a job; `reply` is called, in a thread of the batcher's, with the result or what went wrong.
+
+        It is called once, and a second time, with its own error, when it raises one.
 
         Raises
         ------
         queue.Full
             When too many jobs wait.
         """
-        self._jobs.put_nowait(_Job(work, reply))
+        self._jobs.put_nowait(_Job(work, reply, self._size(work)))
+        if self._ended:
+            self._fail_waiting()
 
     def close(self) -> None:
         """Answer what waits, and end the thread."""
         self._jobs.put(None)
         self._thread.join()
+        for _ in self._repliers:
+            self._replies.put(None)
+        for thread in self._repliers:
+            thread.join()
 
     def _work(self) -> None:
         held: _Job[Work, Result] | None = None
-        while True:
-            try:
-                job = held or self._jobs.get(timeout=_IDLE_S)
-            except queue.Empty:
-                self._meanwhile()
-                continue
-            if job is None:
-                return
-            batch, held, ended = self._gather(job)
-            self._run(batch)
-            self._meanwhile()
-            if ended:
-                return
+        try:
+            while (job := held or self._jobs.get()) is not None:
+                batch, held, ended = self._gather(job)
+                self._run(batch)
+                if ended:
+                    return
+        finally:
+            # Whatever ended it: nobody shall wait for a thread that is gone.
+            self._ended = True
+            self._fail_waiting()
+
+    def _fail_waiting(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None:
+                    _reply(job, RuntimeError("the batcher has ended"))
+
+    def _reply_on(self) -> None:
+        while (one := self._replies.get()) is not None:
+            _reply(*one)
 
     def _gather(self, first: _Job[Work, Result]) -> tuple[list[_Job[Work, Result]], _Job[Work, Result] | None, bool]:
         """What fits into one batch with the first job, the job that did not fit, and whether the end was seen."""
-        batch, total = [first], self._size(first.work)
+        batch, total = [first], first.size
         while total < self._max_size:
             try:
                 job = self._jobs.get_nowait()
@@ -94,7 +124,7 @@ class Batcher(Generic[Work, Result]):
                 break
             if job is None:
                 return batch, None, True
-            total += self._size(job.work)
+            total += job.size
             if total > self._max_size:
                 return batch, job, False
             batch.append(job)
@@ -104,12 +134,28 @@ class Batcher(Generic[Work, Result]):
         results: Sequence[Result | Exception]
         try:
             results = self._answer([job.work for job in batch])
-        except Exception as error:
+            if len(results) != len(batch):
+                raise RuntimeError(f"{len(batch)} jobs have {len(results)} results")
+        except BaseException as error:  # one that would end this thread would leave all later jobs without an answer
             if len(batch) > 1:
                 # Whoever is to blame, the others shall not pay for it.
                 for job in batch:
                     self._run([job])
                 return
-            results = [error]
+            results = [error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")]
+        if len(batch) == 1 and self._jobs.empty():
+            # Nobody waits: another thread would only be later.
+            _reply(batch[0], results[0])
+            return
         for job, result in zip(batch, results, strict=True):
-            job.reply(result)
+            self._replies.put((job, result))
+
+
+def _reply(job: _Job[Any, Any], result: Any) -> None:
+    """Hand a result over; a reply that cannot be given must not cost the others theirs."""
+    try:
+        job.reply(result)
+    except BaseException as error:
+        traceback.print_exc()
+        with contextlib.suppress(BaseException):
+            job.reply(RuntimeError(f"the reply failed: {type(error).__name__}"))

@@ -21,6 +21,7 @@ from serving.runtime.columns import RequestError, check_sizes
 from serving.runtime.devices import load_where_it_answers
 from serving.runtime.options import Limits, Options, read_options
 from serving.runtime.program import RequestProgram, Sessions
+from serving.runtime.remote import PlainRanker, ask_triton
 
 Array = NDArray[Any]
 # JSON has no infinity: a place that no item could fill gets the lowest number there is.
@@ -63,6 +64,8 @@ class Engine:
         Told, in one line, what a person who runs the server should know.
     device : {"auto", "cpu", "cuda"}, optional
         Where the model runs; by default what the settings say.
+    ranker : callable, optional
+        Takes the place of the Triton model that ranks, for an export whose model is in one of its own.
 
     Raises
     ------
@@ -70,7 +73,13 @@ class Engine:
         When a file is not what was exported.
     """
 
-    def __init__(self, folder: Path | str, warn: Callable[[str], None] = print, device: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        warn: Callable[[str], None] = print,
+        device: str | None = None,
+        ranker: PlainRanker | None = None,
+    ) -> None:
         folder = Path(folder)
         _verify(folder)
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
@@ -81,11 +90,17 @@ class Engine:
         self.max_waiting: int = settings["max_waiting"]
         self._rows = max(1, min(self.max_batch_size, _SCORES // max(1, len(self.items))))
         torch.set_num_threads(settings["threads"])
+        self._model: Any
 
         def answers(model: Any, device: str) -> None:
             self._model, self._device = model, device
             self.warm_up()
 
+        if settings.get("ranker"):
+            # That model warms itself up: Triton lets nobody ask another model before this one is loaded.
+            self._model = ranker or PlainRanker(ask_triton(settings["ranker"], int(folder.name)))
+            self._device = "cpu"
+            return
         load_where_it_answers(folder / WEIGHTS, device or settings["device"], answers, warn)
 
     def warm_up(self) -> None:
@@ -193,6 +208,7 @@ def _verify(folder: Path) -> None:
     for name, checksum in wanted.items():
         if sha256(folder / name) != checksum:
             raise ValueError(f"{name} is not what was exported (its SHA-256 differs): export or deploy again")
-    missing = {SETTINGS, WEIGHTS} - set(wanted)
+    # The weights may be another model's, at "../../that model/its version/".
+    missing = {SETTINGS, WEIGHTS} - {Path(name).name for name in wanted}
     if missing:
         raise ValueError(f"{CHECKSUMS} does not name {', '.join(sorted(missing))}: export or deploy again")

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import queue
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import triton_python_backend_utils as pb
 from serving.runtime.arms import Arms
 from serving.runtime.batcher import Batcher
 from serving.runtime.columns import RequestError
-from serving.runtime.counters import Counters
+from serving.runtime.counters import Complaints, Counters
 from serving.runtime.engine import Engine
 from serving.runtime.options import CANDIDATES, EXCLUDED, OPTIONS
 from serving.runtime.shares import read_shares
@@ -40,10 +42,12 @@ class TritonPythonModel:
         warn = pb.Logger.log_warn
         self.engine: Arms | Engine
         self.engine = Arms(folder, shares, warn) if len(shares) > 1 else Engine(folder / str(version), warn)
-        self.counters = Counters(pb, args["model_name"], args["model_version"])
         self.batcher: Batcher[Any, _Answer] = Batcher(
-            self._answer, len, self.engine.max_batch_size, self.engine.max_waiting, self.counters.publish
+            self._answer, len, self.engine.max_batch_size, self.engine.max_waiting
         )
+        items = len(self.engine.program.items)
+        self.counters = Counters(pb, args["model_name"], args["model_version"], items, lambda: self.batcher.waiting)
+        self.refused, self.failed = Complaints(pb.Logger.log_warn), Complaints(pb.Logger.log_error)
         columns = self.engine.program.columns
         self.inputs = [column.name for column in columns] + [*OPTIONS]
         self.limits = {column.name: self.engine.limits.events for column in columns}
@@ -51,20 +55,21 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> None:
         """Take requests; each is answered through its own response sender."""
+        arrived = time.monotonic()
         for request in requests:
             sender = request.get_response_sender()
             try:
                 work = self.engine.read(self._raw(request))
-                self.batcher.submit(work, functools.partial(self._reply, sender))
+                self.batcher.submit(work, functools.partial(self._reply, sender, arrived))
             except queue.Full:
-                self.counters.refused += 1
-                self._fail(sender, _BUSY, pb.TritonError.UNAVAILABLE)
+                self._refuse(sender, _BUSY, pb.TritonError.UNAVAILABLE)
             except Exception as error:  # a bad request, or a fault of ours: the server must outlive both
-                self._reply(sender, error)
+                self._reply(sender, arrived, error)
 
     def finalize(self) -> None:
         """Answer what waits before the process ends."""
         self.batcher.close()
+        self.counters.close()
 
     def _answer(self, requests: Sequence[Any]) -> list[_Answer]:
         answers = self.engine.answer(requests)
@@ -78,25 +83,30 @@ class TritonPythonModel:
             if tensor is None:
                 continue
             # Text becomes Python objects one by one: too many are refused before that.
-            size, limit = int(np.prod(tensor.shape())), self.limits.get(name)
+            size, limit = math.prod(tensor.shape()), self.limits.get(name)
             if limit is not None and size > limit:
                 raise RequestError(f"'{name}' has {size} values: send at most {limit}")
             raw[name] = tensor.as_numpy()
         return raw
 
-    def _reply(self, sender: Any, result: _Answer | Exception) -> None:
+    def _reply(self, sender: Any, arrived: float, result: _Answer | Exception) -> None:
         if isinstance(result, RequestError):
-            self.counters.refused += 1
-            self._fail(sender, str(result), pb.TritonError.INVALID_ARG)
+            self._refuse(sender, str(result), pb.TritonError.INVALID_ARG)
             return
         if isinstance(result, Exception):
             # What went wrong is for the log, not for the client.
-            self.counters.failed += 1
-            pb.Logger.log_error(f"request failed: {type(result).__name__}: {result}")
+            self.counters.fail()
+            self.failed(f"request failed: {type(result).__name__}: {result}")
             self._fail(sender, _WRONG, pb.TritonError.INTERNAL)
             return
         tensors = [pb.Tensor(name, values) for name, values in result.items()]
         self._send(sender, pb.InferenceResponse(tensors))
+        self.counters.durations.observe(time.monotonic() - arrived)
+
+    def _refuse(self, sender: Any, message: str, code: int) -> None:
+        self.counters.refuse()
+        self.refused(f"request refused: {message}")
+        self._fail(sender, message, code)
 
     def _fail(self, sender: Any, message: str, code: int) -> None:
         self._send(sender, pb.InferenceResponse(error=pb.TritonError(message, code)))

@@ -33,6 +33,14 @@ fraction = st.one_of(
 )
 VALUES = {"INT64": whole, "FP64": fraction, "BOOL": st.booleans(), "BYTES": raw_bytes}
 shapes = st.sampled_from([[], [0], [-1], [1, 1], [2**40], [2**62, 4], [3, -5], [1] * 60])
+# Numbers, texts and nestings that two JSON parsers may read in two ways.
+odd_json = st.sampled_from(
+    [
+        "NaN", "-Infinity", "1e999", "-0", "1e5", "1E+2", "0.1e-400", "9" * 400, "9" * 5000, "-9223372036854775809",
+        "18446744073709551616", "01", "+1", "0x10", "1.", ".5", "tru", "'x'", '"\\ud800"', '"\\u0000"', '"\x01"',
+        "[" * 300 + "]" * 300, "[" * 50_000, "[[1],2]", '{"a":1,"a":2}', "[],[]", "null", "//x", '"\\', "\ufeff1",
+    ]
+)  # fmt: skip
 rarely = st.integers(0, 11).map(lambda number: number == 0)
 
 
@@ -89,6 +97,10 @@ def grpc_requests(draw):
     request = service_pb2.ModelInferRequest(model_name="nextitem")
     for tensor in draw(tensors()):
         part = request.inputs.add(name=tensor["name"], datatype=tensor["datatype"], shape=tensor["shape"])
+        if draw(rarely) and draw(rarely):
+            # The other way to send values, which must not be mixed with raw bytes.
+            part.contents.int64_contents.extend(draw(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3)))
+            part.contents.bytes_contents.extend(draw(st.lists(raw_bytes, max_size=3)))
         raw = packed(tensor)
         if draw(rarely):
             raw = draw(st.sampled_from([raw[:-1], raw + b"\xff" * 3, b"\xff" * 8, b"", raw * 2]))
@@ -120,7 +132,17 @@ def http_requests(draw):
         if draw(rarely) and draw(rarely):
             values = draw(st.sampled_from([[[1]], [None], {"a": 1}, "text", [True, "x", 1.5], [[[]]], 7, [{}] * 3]))
         inputs.append(tensor | {"data": values})
-    document = {"inputs": inputs}
+    document, binary = {"inputs": inputs}, b""
+    if draw(rarely):
+        # The binary form, for one or for all, and with sizes that may lie.
+        for tensor in inputs if draw(st.booleans()) else inputs[:1]:
+            values = [value.encode() if isinstance(value, str) else value for value in tensor.pop("data")]
+            raw = packed(tensor | {"values": values})
+            size = draw(st.sampled_from([len(raw)] * 5 + [len(raw) + 1, -1, 2**40, None, True, "8"]))
+            tensor["parameters"] = {"binary_data_size": size}
+            if draw(rarely):
+                tensor["parameters"] |= {"shared_memory_region": "mine", "shared_memory_byte_size": 8}
+            binary += raw
     if draw(rarely):
         document |= draw(
             st.sampled_from(
@@ -129,6 +151,9 @@ def http_requests(draw):
                     {"inputs": None},
                     {"inputs": "x"},
                     {"outputs": [{"name": "no such output"}]},
+                    {"outputs": [{"name": "item_id", "parameters": {"classification": 2**40}}]},
+                    {"outputs": [{"name": "score", "parameters": {"binary_data": True}}]},
+                    {"parameters": {"binary_data_output": True, "timeout": 1}},
                     {"outputs": 3},
                     {"parameters": {"sequence_id": -1, "timeout": 2**70}},
                     {"id": ["x"]},
@@ -137,6 +162,13 @@ def http_requests(draw):
             )
         )
     body = json.dumps(document).encode()
+    if binary:
+        headers["Inference-Header-Content-Length"] = str(len(body))
+        body += binary
+    if draw(rarely):
+        # One value, key or mark of the text is replaced.
+        found = draw(st.sampled_from([b"7", b"1", b'"session_id"', b"[", b":", b"data", b"shape", b"}"]))
+        body = body.replace(found, draw(odd_json).encode("utf-8", "surrogatepass"), 1)
     if draw(rarely):
         body = draw(
             st.sampled_from(
@@ -176,3 +208,48 @@ def http_requests(draw):
     if draw(rarely):
         method = draw(st.sampled_from(["GET", "PUT", "DELETE", "HEAD", "PATCH"]))
     return method, path, headers, body
+
+
+@st.composite
+def raw_http(draw):
+    """Bytes as no HTTP client writes them: heads that lie, chunks that do not end, requests in a row."""
+    sent = b""
+    for _ in range(draw(st.integers(1, 3))):
+        method, path, headers, body = draw(http_requests())
+        first = f"{method} {path} HTTP/1.1"
+        lines = ["Host: x", *(f"{name}: {value}" for name, value in headers.items())]
+        if draw(st.booleans()):
+            lines.append(f"Content-Length: {len(body) + draw(st.sampled_from([0] * 9 + [-1, 1, 10**9]))}")
+        else:
+            lines.append("Transfer-Encoding: chunked")
+            cut = draw(st.integers(0, len(body)))
+            body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:cut], body[cut:]) if part)
+            body += draw(st.sampled_from([b"0\r\n\r\n"] * 5 + [b"0\r\nA: b\r\n\r\n", b"", b"-1\r\n", b"f" * 20]))
+        if draw(rarely):
+            lines.append(
+                draw(
+                    st.sampled_from(
+                        [
+                            "Content-Length: 5",
+                            "Content-Length: +5",
+                            "Transfer-Encoding: gzip, chunked",
+                            "Transfer-Encoding : chunked",
+                            "Host: y",
+                            " folded: yes",
+                            "no colon",
+                            "\0: \0",
+                            "Expect: 100-continue",
+                            "Connection: close, upgrade",
+                            "Upgrade: h2c",
+                            "X: " + "y" * 20_000,
+                        ]
+                    )
+                )
+            )
+        if draw(rarely):
+            first = draw(
+                st.sampled_from(["", "GET", f"{method}  {path} HTTP/1.1", f"{method} {path} HTTP/9.9", "\r\n"])
+            )
+        ending = draw(st.sampled_from(["\r\n"] * 9 + ["\n", "\r"]))
+        sent += (ending.join([first, *lines]) + ending * 2).encode("utf-8", "replace") + body
+    return draw(st.sampled_from([sent] * 9 + [sent[: len(sent) // 2], sent[::-1]]))

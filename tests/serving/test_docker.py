@@ -29,6 +29,8 @@ BIN = Path(sys.executable).parent
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
+# Those that run our image; the others are images of Prometheus and Grafana.
+OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 
 
 def run(*command: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -47,7 +49,7 @@ def instruction(name: str) -> list[str]:
 
 
 COMMANDS = {"Dockerfile": instruction("CMD")}
-COMMANDS |= {name: [defaults(part) for part in service["command"]] for name, service in SERVICES.items()}
+COMMANDS |= {name: [defaults(part) for part in service["command"]] for name, service in OURS.items()}
 
 
 def lets_through(path: str) -> bool:
@@ -98,8 +100,11 @@ def test_profiles() -> None:
     assert {name: service.get("profiles") for name, service in SERVICES.items()} == {
         "server": None,
         "server-gpu": ["gpu"],
+        "server-secure": ["secure"],
         "train": ["train"],
         "loadtest": ["loadtest"],
+        "prometheus": ["monitoring"],
+        "grafana": ["monitoring"],
     }
     devices = SERVICES["server-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
@@ -107,13 +112,13 @@ def test_profiles() -> None:
 
 def test_ports_are_published_on_this_machine_only_and_do_not_clash() -> None:
     published = [defaults(port) for service in SERVICES.values() for port in service.get("ports", [])]
-    assert len(published) == 6
-    assert all(re.fullmatch(r"127\.0\.0\.1:\d+:800[012]", port) for port in published)
-    assert len({port.split(":")[1] for port in published}) == 6
+    assert len(published) >= 8
+    assert all(re.fullmatch(r"127\.0\.0\.1:\d+:(800[012]|9090|3000)", port) for port in published)
+    assert len({port.split(":")[1] for port in published}) == len(published)
 
 
 def test_servers_mount_the_repository_read_only_and_run_as_somebody() -> None:
-    for name in ("server", "server-gpu"):
+    for name in ("server", "server-gpu", "server-secure"):
         (volume,) = SERVICES[name]["volumes"]
         assert volume["target"] == COMMANDS[name][1] == "/model_repository"
         assert volume["read_only"]
@@ -121,25 +126,40 @@ def test_servers_mount_the_repository_read_only_and_run_as_somebody() -> None:
     assert re.findall(r"^USER (\d+)$", DOCKERFILE, flags=re.MULTILINE) == ["1000"]
 
 
-def test_health_check_asks_for_the_model(echo_server: TritonServer) -> None:
-    kind, program, *arguments = SERVICES["server"]["healthcheck"]["test"]
-    assert (kind, program) == ("CMD", "python")
+def health_check(program: str, address: str) -> int:
+    """The exit code of the servers' health check, of a server elsewhere."""
+    kind, called, *arguments = SERVICES["server"]["healthcheck"]["test"]
+    assert (kind, called) == ("CMD", "nextitem")
+    return run(program, *arguments, "--url", address).returncode
 
-    def healthy(port: int) -> bool:
-        command = [argument.replace(":8000/", f":{port}/") for argument in arguments]
-        assert command != arguments
-        return run(sys.executable, *command).returncode == 0
 
-    assert healthy(echo_server.ports["http"])
-    assert not healthy(free_ports(1)[0]), "nobody listens"
-    missing = [argument.replace("/nextitem/", "/another/") for argument in arguments]
-    missing = [argument.replace(":8000/", f":{echo_server.ports['http']}/") for argument in missing]
-    assert run(sys.executable, *missing).returncode != 0, "a server without the model is not healthy"
+def test_health_check_asks_for_a_recommendation(echo_server: TritonServer) -> None:
+    assert SERVICES["server-gpu"]["healthcheck"] == SERVICES["server"]["healthcheck"]
+    assert health_check(str(BIN / "nextitem"), echo_server.addresses["grpc"]) == 0
+    assert health_check(str(BIN / "nextitem"), f"127.0.0.1:{free_ports(1)[0]}") == 1, "nobody listens"
+
+
+def test_nothing_that_runs_for_long_may_write_or_gain_rights() -> None:
+    for name in ("server", "server-gpu", "server-secure", "prometheus", "grafana"):
+        service = SERVICES[name]
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+
+
+def test_images_of_others_are_pinned_and_their_files_exist() -> None:
+    for name in ("prometheus", "grafana"):
+        assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", SERVICES[name]["image"])
+        mounted = [volume.split(":") for volume in SERVICES[name]["volumes"]]
+        files = [source for source, *_ in mounted if source.startswith("./")]
+        assert len(files) >= 2
+        assert all((ROOT / file).is_file() for file in files)
+        assert {source for source, *_ in mounted} - set(files) <= set(COMPOSE["volumes"])
 
 
 def test_build_arguments_of_compose_are_those_of_the_dockerfile() -> None:
     declared = set(re.findall(r"^ARG (\w+)", DOCKERFILE, flags=re.MULTILINE))
-    for service in SERVICES.values():
+    for service in OURS.values():
         assert set(service["build"].get("args", {})) <= declared
         assert (ROOT / service["build"]["dockerfile"]).is_file()
 
@@ -217,17 +237,16 @@ def test_every_command_of_the_images_runs_in_a_clean_folder(installed: Path, tmp
     )
     done = run(*train, "--set", "model.epochs=1", "--set", "model.threads=1", cwd=installed)
     assert done.returncode == 0, done.stderr
-    assert COMMANDS["server"] == COMMANDS["server-gpu"] == COMMANDS["Dockerfile"]
+    assert COMMANDS["server"] == COMMANDS["server-gpu"] == [*COMMANDS["Dockerfile"], "--log-format", "json"]
     ports = ["--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics]
     server = subprocess.Popen(
         [*serve, *ports], cwd=installed, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     try:
         assert server.stdout is not None
-        assert any(grpc in line for line in server.stdout), "it prints its addresses when it is ready"
-        _, _, *arguments = SERVICES["server"]["healthcheck"]["test"]
-        checked = run(sys.executable, *(argument.replace(":8000/", f":{http}/") for argument in arguments))
-        assert checked.returncode == 0, checked.stderr
+        ready = (json.loads(line)["message"].startswith("ready: ") for line in server.stdout)
+        assert any(ready), "it says so when it is ready"
+        assert health_check(program, f"127.0.0.1:{grpc}") == 0
         done = run(*loadtest, "--concurrency", "1", "--requests", "100", "--json", cwd=installed)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["rows"][0]["req_per_s"] > 0

@@ -51,12 +51,12 @@ def test_serves_on_three_addresses_and_leaves_nothing_behind(echo_repository: Pa
     with server:
         group = server.pid
         assert group is not None
-        assert len(processes_of_group(group)) >= 2, "the server and the stub of its model"
+        assert len(processes_of_group(group)) >= 3, "the server, the stub of its model and the edge"
         assert NextItemClient(server.addresses["grpc"], "grpc").ready()
         assert NextItemClient(server.addresses["http"], "http").ready()
         with urllib.request.urlopen(f"http://{server.addresses['metrics']}/metrics") as reply:
             assert b"nv_inference_request_success" in reply.read()
-        regions = list(Path("/dev/shm").glob(f"{server._work.name}*"))
+        regions = [path for path in Path("/dev/shm").glob(f"{server._work.name}*") if not path.is_socket()]
         assert regions, "the stub talks through shared memory that carries our name"
         work, log = server._work, server.log_text()
         assert "successfully loaded 'nextitem'" in log
@@ -211,7 +211,8 @@ def start_serving(repository: Path) -> tuple[subprocess.Popen[str], list[int], i
     expected = dict(zip(("http", "grpc", "metrics"), ports, strict=True))
     assert lines == [f"{name:8} 127.0.0.1:{port}\n" for name, port in expected.items()]
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) == 1
+    names = [(Path("/proc") / child / "cmdline").read_text() for child in children]
+    assert [("tritonserver" in name, "serving.edge" in name) for name in names] == [(True, False), (False, True)]
     return process, ports, int(children[0])
 
 
@@ -238,6 +239,10 @@ def test_serve_forever_says_so_when_the_server_dies(echo_repository: Path) -> No
 
 def test_server_dies_with_a_python_that_is_killed(echo_repository: Path) -> None:
     process, _, server = start_serving(echo_repository)
+    options = Path(f"/proc/{server}/cmdline").read_text().split("\0")
+    (path,) = (option.partition("unix:")[2] for option in options if "unix:" in option)
+    assert Path(path).is_socket()
     process.kill()
     process.communicate()
     assert wait_until(lambda: processes_of_group(server) == [])
+    assert not Path(path).exists()
