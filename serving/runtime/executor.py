@@ -24,7 +24,7 @@ from serving.runtime.batcher import Batcher
 from serving.runtime.columns import RequestError
 from serving.runtime.counters import Complaints, Counters
 from serving.runtime.engine import Engine
-from serving.runtime.options import CANDIDATES, EXCLUDED, OPTIONS
+from serving.runtime.options import CANDIDATES, EXCLUDED
 from serving.runtime.shares import read_shares
 
 _BUSY = "the server is busy: more requests wait than it can hold; try again"
@@ -49,7 +49,6 @@ class TritonPythonModel:
         self.counters = Counters(pb, args["model_name"], args["model_version"], items, lambda: self.batcher.waiting)
         self.refused, self.failed = Complaints(pb.Logger.log_warn), Complaints(pb.Logger.log_error)
         columns = self.engine.program.columns
-        self.inputs = [column.name for column in columns] + [*OPTIONS]
         self.limits = {column.name: self.engine.limits.events for column in columns}
         self.limits |= {EXCLUDED: self.engine.limits.listed, CANDIDATES: self.engine.limits.listed}
 
@@ -78,10 +77,9 @@ class TritonPythonModel:
 
     def _raw(self, request: Any) -> dict[str, np.ndarray[Any, Any]]:
         raw = {}
-        for name in self.inputs:
-            tensor = pb.get_input_tensor_by_name(request, name)
-            if tensor is None:
-                continue
+        # Triton lets no input through that the configuration does not name.
+        for tensor in request.inputs():
+            name = tensor.name()
             # Text becomes Python objects one by one: too many are refused before that.
             size, limit = math.prod(tensor.shape()), self.limits.get(name)
             if limit is not None and size > limit:

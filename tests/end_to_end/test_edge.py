@@ -546,6 +546,7 @@ def test_the_command_line_shows_token_and_trust(secure, certificate, tmp_path):
         nextitem.recommend(str(tmp_path / "events.json"), url, **files | {"token_file": tmp_path / "none"})
 
 
+@pytest.mark.slow
 def test_the_secure_service_of_compose_runs(shop, certificate):
     service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["server-secure"]
     (certificate / "token").write_text(TOKEN + "\n")
@@ -574,6 +575,7 @@ def test_the_secure_service_of_compose_runs(shop, certificate):
         assert server.wait(60) == 0
 
 
+@pytest.mark.slow
 def test_load_test_with_token_and_tls(secure, certificate):
     trusted = {"ca_file": certificate / "tls.crt", "token": TOKEN, "requests": 100, "concurrencies": (2,)}
     (row,) = loadtest(f"https://{secure.addresses['http']}", EVENTS, **trusted)

@@ -12,7 +12,11 @@ FOLDER = Path(__file__).parents[2] / "examples" / "transformers4rec"
 
 @pytest.mark.parametrize(
     ("program", "metric"),
-    [("next_item", "recall_at_1"), ("rnn", "recall_at_1"), ("binary_classification", "accuracy")],
+    [
+        ("next_item", "recall_at_1"),
+        pytest.param("rnn", "recall_at_1", marks=pytest.mark.slow),
+        ("binary_classification", "accuracy"),
+    ],
 )
 def test_it_runs_trains_and_recommends(program: str, metric: str, tmp_path: Path) -> None:
     done = subprocess.run(

@@ -166,6 +166,7 @@ def broken(features, model, output, settings, version, **options):
     checksums.write_text(json.dumps(names))
 
 
+@pytest.mark.slow
 def test_a_version_is_deployed_shares_and_rolls_back_with_its_model(
     shop, repository, backend, sample, tmp_path, monkeypatch
 ):
@@ -270,6 +271,7 @@ def test_without_that_backend_serve_says_so_in_one_line(repository):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_model_that_takes_other_features_is_refused(repository, tmp_path):
     shutil.copytree(repository, tmp_path / "repository")
     before = read_config(repository, RANKER)

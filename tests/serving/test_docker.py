@@ -217,6 +217,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_command_of_the_images_runs_in_a_clean_folder(installed: Path, tmp_path: Path) -> None:
     """Train, serve, health check and load test, with the mounted folders and ports of compose replaced by ours."""
     program = str(installed / ".venv" / "bin" / "nextitem")
