@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from enum import Enum
 
+from serving import RANKER
 from serving.edge.refused import Refused
 
 _MODEL = r"/v2/models/(?!\.{1,2}/|\.{1,2}$)[A-Za-z0-9_.-]{1,128}(/versions/[0-9]{1,18})?"
-_INFER = re.compile(_MODEL + "/infer")
+# The model behind the model has no limits of its own.
+_INFER = re.compile(rf"(?!/v2/models/{RANKER}/){_MODEL}/infer")
 _HEALTH = re.compile("/v2/health/(live|ready)")
 _READ = re.compile(f"/v2|/v2/models/stats|{_MODEL}(/ready|/config|/stats)?")
 _INDEX = "/v2/repository/index"
