@@ -33,7 +33,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-
 Yaml = Annotated[Path, typer.Argument(help="Description of the data set, such as examples/online_retail.yaml.")]
 DataRoot = Annotated[
     Path | None,
@@ -61,9 +60,7 @@ CaFile = Annotated[
     Path | None,
     typer.Option(help="PEM file of the certificates to trust, for https:// and grpcs://.", envvar="NEXTITEM_CA_FILE"),
 ]
-TokenFile = Annotated[
-    Path | None, typer.Option(help="File with the server's token; otherwise NEXTITEM_TOKEN, if that is set.")
-]
+TokenFile = Annotated[Path | None, typer.Option(help="File with the server's token; NEXTITEM_TOKEN otherwise.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")]
 
 
@@ -174,8 +171,9 @@ def train(
 ) -> dict[str, Any]:
     """Train a model on the features, with early stopping on the validation window."""
     from modeling.training import train as train_model
+    from preprocessing.vocabulary import item_names
 
-    return train_model(features, output, _settings(config, settings)[0], window, valid_window)
+    return train_model(features, output, _settings(config, settings)[0], window, valid_window, item_names)
 
 
 @command(screens.show_evaluate)
@@ -183,11 +181,14 @@ def evaluate(
     model: Model = Path("model"),
     features: Features = Path("features"),
     window: Annotated[str, typer.Option(help=f"test, valid, {_DAYS}.")] = "test",
+    all_next: Annotated[bool, typer.Option("--all-next", help="Predict every item after the first, too.")] = False,
+    sessions_file: Annotated[Path | None, typer.Option(help="Parquet of rank and metrics of each session.")] = None,
+    against: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Such a file of another model.")] = None,
 ) -> dict[str, Any]:
     """Rank the whole catalogue for the last item of each held-out session, beside two baselines."""
     from modeling.evaluation import evaluate as evaluate_model
 
-    return evaluate_model(model, features, window)
+    return evaluate_model(model, features, window, all_next=all_next, sessions_file=sessions_file, against=against)
 
 
 @command(lambda report: show_facts("Exported", report))

@@ -53,13 +53,14 @@ def run_pipeline(run: Run, output: Path, cluster: str | None = None) -> dict[str
     from modeling.evaluation import evaluate
     from modeling.training import train
     from preprocessing.preprocess import preprocess
+    from preprocessing.vocabulary import item_names
     from serving.export import export
 
     features, model, repository = (output / name for name in ("features", "model", "model_repository"))
     return {
         "output": str(output),
         "preprocess": preprocess(run, features, cluster=cluster),
-        "train": train(features, model, run.model),
+        "train": train(features, model, run.model, names=item_names),
         "evaluate": evaluate(model, features),
         "export": export(features, model, repository, run.serving),
     }

@@ -123,9 +123,13 @@ class RankingMetric:
     def _rows(self, ranks: Tensor, relevant: Tensor) -> Tensor:
         return torch.stack([self.gains(ranks, relevant, k) for k in self.top_ks], dim=-1)
 
+    def rows(self, ranks: Tensor) -> Tensor:
+        """Value of each row at each cut-off [N, len(top_ks)], from ranks [N] of one relevant item a row."""
+        return self._rows(ranks.double()[:, None], torch.ones_like(ranks, dtype=torch.long))
+
     def from_ranks(self, ranks: Tensor) -> Tensor:
         """Mean at each cut-off [len(top_ks)], from ranks [N] of one relevant item a row; NaN of none."""
-        return self._rows(ranks.double()[:, None], torch.ones_like(ranks, dtype=torch.long)).mean(0)
+        return self.rows(ranks).mean(0)
 
     def _values(self, scores: Tensor, labels: Tensor) -> Tensor:
         lead = scores.shape[:-1]
@@ -266,4 +270,28 @@ def summary(ranks: Tensor, ks: Sequence[int] = (10, 20)) -> dict[str, float]:
     for k in ks:
         for metric in (RecallAt([k]), NDCGAt([k]), MeanReciprocalRankAt([k])):
             found[f"{metric.name}@{k}"] = float(metric.from_ranks(ranks)[0]) if len(ranks) else 0.0
+    return found
+
+
+def metrics_by_row(ranks: Tensor, ks: Sequence[int] = (10, 20)) -> dict[str, Tensor]:
+    """Metrics of each rank by itself: what `summary` is the mean of.
+
+    Parameters
+    ----------
+    ranks : Tensor [N]
+        As of `rank_of`, of one relevant item a row; NaN where there is nothing to measure.
+    ks : sequence of int
+        Cut-offs.
+
+    Returns
+    -------
+    dict of Tensor [N], float64
+        ``recall@k`` (also the hit rate), ``ndcg@k``, ``mrr@k`` and ``map@k`` for each k; NaN where the rank is. With
+        one relevant item, ``map@k`` is ``mrr@k``.
+    """
+    found = {}
+    for k in ks:
+        for metric in (RecallAt([k]), NDCGAt([k]), MeanReciprocalRankAt([k])):
+            found[f"{metric.name}@{k}"] = metric.rows(ranks)[:, 0].masked_fill(ranks.isnan(), float("nan"))
+        found[f"map@{k}"] = AvgPrecisionAt([k]).rows(ranks)[:, 0].masked_fill(ranks.isnan(), float("nan"))
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from modeling.export.torchscript import MODEL_PT, export_torchscript
 from modeling.inputs.item_vectors import ItemVectors, read_vectors
 from modeling.model import Model
 from modeling.ranking_metric import summary
+from modeling.report import measure, peak_mib, write_card
 from modeling.schema import Feature, features_of, max_length_of, read_schema, schema_to_json
 from modeling.settings import ModelSettings
 
@@ -131,6 +132,7 @@ def train(
     settings: ModelSettings | None = None,
     window: str = "train",
     valid_window: str = "valid",
+    names: Callable[[Path], Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Train a model and write its folder.
 
@@ -145,12 +147,15 @@ def train(
     window, valid_window : str
         What to train on, and what says when to stop: windows of the split, or days that were appended (see
         `common.days.days_in`).
+    names : callable, optional
+        Told the verified features folder, the item of each code as people know it, for the examples in
+        ``report.html``; codes otherwise.
 
     Returns
     -------
     dict
         ``{"windows": {"train", "valid"}, "architecture", "masking", "parameters", "catalogue_size", "sessions",
-        "epochs", "best_epoch", "train_sessions_per_s", "train_seconds", "device", "valid": {"recall@10": ..., ...}}``.
+        "epochs", "best_epoch", "train_sessions_per_s", "train_seconds", "device", "peak_mib", "valid": {"recall@10": ..., ...}}``.
         The throughput counts time in training steps, not in validation.
 
     Raises
@@ -165,7 +170,7 @@ def train(
     limit = max_length_of(schema)
     if limit < 2:
         raise UserError(f"{features / 'schema.pbtxt'}: value_count.max of the item column must be at least 2")
-    device = pick_device(settings.device)
+    device, began = pick_device(settings.device), time.perf_counter()
     torch.manual_seed(settings.seed)
     with threads(settings.threads):
         model = build_model(found, limit, settings, read_vectors(features)).to(device)
@@ -176,7 +181,14 @@ def train(
         inputs = {"features": identity(features), **day_identities(features, [window, valid_window])}
         with new_folder(output, "model", settings.model_dump(mode="json"), inputs) as folder:
             history, report = fit(model, windows["train"], windows["valid"], settings, device)
-            report = {"windows": chosen, **report}
+            report = {"windows": chosen, **report, **peak_mib(device)}
+            with step("Writing the model card"):
+                figures = measure(model.eval(), windows["train"], windows["valid"], settings.exclude, device)
+                facts = {**report, "epochs_allowed": settings.epochs, "seconds": time.perf_counter() - began}
+                listed = [feature.name for feature in model.features]
+                known = names(features) if names else []
+                given = settings.model_dump(mode="json")
+                write_card(folder.path / "report.html", facts, history, given, figures, known, listed)
             lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line in history)
             (folder.path / "history.jsonl").write_text(lines, encoding="utf-8")
             model.cpu().eval()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-import preprocessing.report.svg  # noqa: F401  # the stage imports it, with matplotlib, inside the measured time
+import common.page.svg  # noqa: F401  # the stage imports it, with matplotlib, inside the measured time
 from benchmarks.engines import CODED, MAX_LENGTH, MIN_LENGTH, SHARE
 from common import __version__
 from preprocessing.engine import nvtabular, postorder_iter_nodes

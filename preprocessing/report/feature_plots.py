@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.display import plain
+from common.page.svg import GRID, MUTED, WINDOW_COLOURS, bars, figure, room
 from preprocessing.report import facts
-from preprocessing.report.svg import GRID, MUTED, WINDOW_COLOURS, bars, figure, room
 
 MOST = 20
 _DASHES = {"train": "-", "valid": "--", "test": ":"}

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.display import number, plain
+from common.page.document import card, paragraph, table, tiles, write_page
 from preprocessing.report import facts
-from preprocessing.report.style import STYLE
 
 _TABLE_BINS = 60
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -32,41 +30,18 @@ def write_report(path: Path, name: str, report: Mapping[str, Any]) -> None:
         and ``features`` (see `preprocessing.statistics`).
     """
     # Matplotlib takes a moment to import, which only those who want the page pay.
-    from preprocessing.report.svg import style
+    from common.page.svg import style
 
     with style():
-        cards = [card for card in _cards(report) if card]
-    body = f"<h1>{_text(name)}</h1>{_summary(report)}{_windows(report)}<main>{''.join(cards)}</main>"
-    path.write_text(_PAGE.format(title=_text(name), style=STYLE, body=body), encoding="utf-8")
-
-
-# The policy forbids scripts and every request, even if some text of the data should ever get past the escaping.
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}: the data</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
-
-
-def _text(value: Any) -> str:
-    return html.escape(plain(value))
+        cards = _cards(report)
+    write_page(path, f"{name}: the data", name, _summary(report) + _windows(report), cards)
 
 
 def _summary(report: Mapping[str, Any]) -> str:
     entries = [("events", report["events"]), ("sessions", report["sessions"]), ("items", report["items"])]
-    tiles = "".join(f"<div><dt>{what}</dt><dd>{count:,}</dd></div>" for what, count in entries)
     events = (report.get("data") or {}).get("events")
     span = facts.span(events["days"]) if events else ""
-    return f"<dl>{tiles}</dl>" + (f"<p>Events of {span} (UTC)</p>" if span else "")
+    return tiles(entries) + paragraph(f"Events of {span} (UTC)" if span else "")
 
 
 def _windows(report: Mapping[str, Any]) -> str:
@@ -80,33 +55,7 @@ def _windows(report: Mapping[str, Any]) -> str:
         )
         for window in facts.among(list(windows))
     ]
-    return _table("Windows of time", ("window", "begins (UTC)", "sessions", "events"), rows)
-
-
-def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table that scrolls by itself when it is wider than the screen; the first column names the row."""
-    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in header)
-    lines = []
-    for first, *others in rows:
-        cells = "".join(f"<td>{_text(number(value))}</td>" for value in others)
-        lines.append(f'<tr><th scope="row">{_text(first)}</th>{cells}</tr>')
-    title = _text(caption)
-    return (
-        f'<div class="table" role="region" aria-label="{title}" tabindex="0"><table><caption>{title}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
-
-
-def _card(name: str, title: str, drawn: Any, sentences: Sequence[str], tables: Sequence[str]) -> str:
-    """A picture with what it says in words, and the exact numbers folded away beneath."""
-    from preprocessing.report.svg import to_svg
-
-    words = _text(" ".join(sentence for sentence in sentences if sentence))
-    picture = to_svg(drawn, name, f"{_text(title)}. {words}") if drawn else ""
-    exact = f"<details><summary>Exact numbers</summary>{''.join(tables)}</details>" if tables else ""
-    return (
-        f"<section><h2>{_text(title)}</h2><figure>{picture}<figcaption>{words}</figcaption></figure>{exact}</section>"
-    )
+    return table("Windows of time", ("window", "begins (UTC)", "sessions", "events"), rows)
 
 
 def _cards(report: Mapping[str, Any]) -> list[str]:
@@ -127,12 +76,12 @@ def _account(report: Mapping[str, Any]) -> str:
     steps, read = facts.steps(report), report["events_read"]
     rows = [(step.text, step.events, facts.share(step.events, read)) for step in steps]
     said = [f"{report['events']:,} of {read:,} events ({facts.share(report['events'], read)}) are kept."]
-    tables = [_table("From read to kept", ("", "events", "share of those read"), rows)]
+    tables = [table("From read to kept", ("", "events", "share of those read"), rows)]
     quarantined = report.get("quarantined")
     if quarantined:
         said.append(f"{quarantined['rows']:,} unusable rows ({facts.share(quarantined['share'])}) are in quarantine.")
-        tables.append(_table("Quarantine", ("reason", "rows"), list(quarantined.get("reasons", {}).items())))
-    return _card("account", "From events read to events kept", plots.account(steps), said, tables)
+        tables.append(table("Quarantine", ("reason", "rows"), list(quarantined.get("reasons", {}).items())))
+    return card("account", "From events read to events kept", plots.account(steps), said, tables)
 
 
 def _events(events: Mapping[str, Any], windows: Mapping[str, Any]) -> list[str]:
@@ -151,8 +100,8 @@ def _events(events: Mapping[str, Any], windows: Mapping[str, Any]) -> list[str]:
         ]
         coarse = facts.calendar(events["days"], _TABLE_BINS)
         rows = list(zip(coarse.labels, coarse.counts, strict=True))
-        table = _table(f"Events a {coarse.unit}", (coarse.unit, "events"), rows)
-        cards.append(_card("days", f"Events a {fine.unit}", plots.days(fine, windows), said, [table]))
+        exact = table(f"Events a {coarse.unit}", (coarse.unit, "events"), rows)
+        cards.append(card("days", f"Events a {fine.unit}", plots.days(fine, windows), said, [exact]))
     cards.append(_lengths(events["lengths"]))
     if np.any(events["week"]):
         day, hour = np.unravel_index(np.argmax(events["week"]), (7, 24))
@@ -161,8 +110,8 @@ def _events(events: Mapping[str, Any], windows: Mapping[str, Any]) -> list[str]:
             "The stronger the colour, the more events.",
         ]
         rows = [(name, *counts) for name, counts in zip(_WEEKDAYS, events["week"], strict=True)]
-        table = _table("Events by weekday and hour, UTC", ("", *map(str, range(24))), rows)
-        cards.append(_card("week", "Hours of the week", plots.week(events["week"]), said, [table]))
+        exact = table("Events by weekday and hour, UTC", ("", *map(str, range(24))), rows)
+        cards.append(card("week", "Hours of the week", plots.week(events["week"]), said, [exact]))
     return cards
 
 
@@ -186,8 +135,8 @@ def _lengths(counted: Mapping[str, Any]) -> str:
         f"{facts.share(longer, sessions)} of the sessions are longer than shown." if longer else "",
     ]
     rows = [(label, count, facts.share(count, sessions)) for label, count in facts.lengths(counted)]
-    table = _table("Sessions by length", ("events", "sessions", "share"), rows)
-    return _card("lengths", "Session lengths", plots.lengths(counted, last), said, [table])
+    exact = table("Sessions by length", ("events", "sessions", "share"), rows)
+    return card("lengths", "Session lengths", plots.lengths(counted, last), said, [exact])
 
 
 def _items(catalogue: Mapping[str, Any]) -> list[str]:
@@ -204,14 +153,14 @@ def _items(catalogue: Mapping[str, Any]) -> list[str]:
         else ""
     ]
     rows = [(entry["item"], entry["events"], facts.share(entry["events"], total)) for entry in first]
-    top = _table("Most popular items", ("item", "events", "share"), rows)
+    top = table("Most popular items", ("item", "events", "share"), rows)
     tail = catalogue["tail"]
     points = zip(tail["rank"], tail["events"], tail["share"], strict=True)
     rows = [(f"{rank:,}", events, facts.share(share)) for rank, events, share in points]
-    ranks = _table("The long tail", ("rank", "events of this item", "share of all down to it"), rows)
+    ranks = table("The long tail", ("rank", "events of this item", "share of all down to it"), rows)
     return [
-        _card("top", "Most popular items", plots.top(drawn), said, [top]),
-        _card(
+        card("top", "Most popular items", plots.top(drawn), said, [top]),
+        card(
             "tail",
             "The long tail",
             plots.tail(catalogue) if catalogue["items"] > 2 else None,
@@ -242,8 +191,8 @@ def _features(features: Mapping[str, Any]) -> list[str]:
             if drawn
             else "No value is null, and training knew them all."
         ]
-        table = _table("Categorical features", ("feature", "window", "events", "null", "unknown"), rows)
-        cards.append(_card("gaps", "Nulls and unknown values", drawn, said, [table]))
+        exact = table("Categorical features", ("feature", "window", "events", "null", "unknown"), rows)
+        cards.append(card("gaps", "Nulls and unknown values", drawn, said, [exact]))
     rows = [
         (
             name,
@@ -257,6 +206,6 @@ def _features(features: Mapping[str, Any]) -> list[str]:
     ]
     if rows:
         said = ["As the model sees them; training has mean 0 and deviation 1 where a feature is normalised."]
-        table = _table("Continuous features", ("feature", "window", "values", "mean", "deviation", "missing"), rows)
-        cards.append(_card("continuous", "Continuous features", feature_plots.histograms(features), said, [table]))
+        exact = table("Continuous features", ("feature", "window", "values", "mean", "deviation", "missing"), rows)
+        cards.append(card("continuous", "Continuous features", feature_plots.histograms(features), said, [exact]))
     return cards

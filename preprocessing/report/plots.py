@@ -14,8 +14,8 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from common.display import plain
+from common.page.svg import FIRST, GRID, MUTED, WARNING, WINDOW_COLOURS, bars, figure, room
 from preprocessing.report import facts
-from preprocessing.report.svg import FIRST, GRID, MUTED, WARNING, WINDOW_COLOURS, bars, figure, room
 
 DAY_BINS = 150
 TOP = 12

@@ -33,7 +33,7 @@ def trained(request: pytest.FixtureRequest, features: Path, tmp_path_factory: py
 def test_the_folder_follows_the_contract(trained: Any, features: Path) -> None:
     output, report = trained
     files = {path.name for path in output.iterdir()}
-    assert files == {"manifest.json", "model.json", "model.safetensors", "model.pt", "history.jsonl"}
+    assert files == {"manifest.json", "model.json", "model.safetensors", "model.pt", "history.jsonl", "report.html"}
     manifest = read_manifest(output, "model", "nextitem train")
     assert manifest["inputs"] == {"features": identity(features)}
     assert manifest["report"] == json.loads(json.dumps(report))

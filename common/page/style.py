@@ -17,6 +17,11 @@ p{margin:0 0 .8rem}
 main{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1rem;margin-top:1rem}
 section{min-width:0;padding:1rem;border:1px solid var(--line);border-radius:.5rem;background:var(--card);
 break-inside:avoid}
+.wide{grid-column:1/-1}
+.wide .table{max-height:none}
+.prose td,.prose th{text-align:left!important;white-space:normal;vertical-align:top;overflow-wrap:anywhere}
+.prose span{display:inline-block;max-width:100%}
+mark{background:none;color:var(--first);font-weight:600}
 figure{margin:0}
 svg{display:block;width:100%;height:auto;stroke-linejoin:round;stroke-linecap:butt}
 figcaption{margin-top:.5rem;color:var(--muted);font-size:.92rem}

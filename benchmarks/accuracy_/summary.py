@@ -1,0 +1,79 @@
+"""What is known of each contender: figures with intervals, and differences to the baseline to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.accuracy_.contenders import Result
+from modeling.evaluation.bootstrap import across_seeds, paired
+from modeling.ranking_metric import metrics_by_row
+
+METRICS = ("ndcg@20", "recall@20", "mrr@20", "ndcg@10", "recall@10")
+GOAL = "ndcg@20"
+
+
+def rows_of(results: Sequence[Result], resamples: int = 1000) -> list[dict[str, Any]]:
+    """A row a contender, the best first.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        At least one baseline among them.
+    resamples : int
+        Of the bootstrap over sessions.
+
+    Returns
+    -------
+    list of dict
+        ``{"model", "trained", "chosen", "valid_ndcg@20", "seconds", "metrics": {name: {"mean", "low", "high",
+        "spread", "runs"}}, "to_beat", "difference": {"mean", "low", "high"}}``. The baseline to beat is the one that
+        is best on validation; the difference is that of NDCG@20 to it, paired by session.
+    """
+    values = [[metrics_by_row(ranks) for ranks in result.ranks] for result in results]
+    baselines = [place for place, result in enumerate(results) if not result.trained]
+    best = max(baselines, key=lambda place: results[place].valid)
+    rows = []
+    for result, runs in zip(results, values, strict=True):
+        metrics = {name: across_seeds([run[name] for run in runs], resamples) for name in METRICS}
+        difference = paired(_mean(runs), _mean(values[best]), resamples=resamples)
+        rows.append(
+            {
+                "model": result.name,
+                "trained": result.trained,
+                "chosen": result.chosen,
+                "valid_ndcg@20": result.valid,
+                "seconds": result.seconds,
+                "metrics": metrics,
+                "to_beat": results[best].name,
+                "difference": difference,
+            }
+        )
+    return sorted(rows, key=lambda row: -row["metrics"][GOAL]["mean"])
+
+
+def measured(result: Result) -> dict[str, int]:
+    """How many sessions were measured, and how many have a last item that training never saw."""
+    ranks = result.ranks[0]
+    return {"sessions": int((~ranks.isnan()).sum()), "left_out": int(ranks.isnan().sum())}
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """The difference to the baseline to beat in words."""
+    if row["model"] == row["to_beat"]:
+        return "to beat"
+    found = row["difference"]
+    sure = "" if found["low"] <= 0 <= found["high"] else "*"
+    return f"{found['mean']:+.4f}{sure}"
+
+
+def settings_of(row: dict[str, Any]) -> str:
+    """What validation chose, in short."""
+    return ", ".join(f"{name} {value}" for name, value in row["chosen"].items())
+
+
+def _mean(runs: Sequence[dict[str, Tensor]]) -> Tensor:
+    return torch.stack([run[GOAL] for run in runs]).mean(0)
