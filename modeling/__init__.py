@@ -82,6 +82,7 @@ _HOME = {
         "ModernBertConfig",
         "RobertaConfig",
     ],
+    "modeling.backbones.configs_sessions": ["ESASRecConfig", "HSTUConfig", "SASRecConfig"],
     "modeling.backbones.registry": ["transformer_registry"],
     "modeling.backbones.block": ["TransformerBlock", "TransformerPrepare"],
     "modeling.tasks.base": ["PredictionTask"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -207,13 +207,36 @@ class TransformerBlock(Building):
             )
         return self
 
-    def forward(self, states: SessionStates | Tensor) -> SessionStates | Tensor:
-        """Contextual vectors at the same positions. Padding is never attended to."""
-        if isinstance(states, Tensor):
-            return self._run(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device), None)
-        return states.with_values(self._run(states.values, states.attend, states.visible))
+    @property
+    def reads_columns(self) -> bool:
+        """Whether the backbone reads times from a column, as HSTU may (``time_feature``)."""
+        return bool(getattr(self._settings, "time_feature", "")) and self.model_type in SUPPORTED
 
-    def _run(self, values: Tensor, attend: Tensor, visible: Tensor | None) -> Tensor:
+    def forward(
+        self, states: SessionStates | Tensor, columns: Mapping[str, Tensor] | None = None
+    ) -> SessionStates | Tensor:
+        """Contextual vectors at the same positions. Padding is never attended to.
+
+        Parameters
+        ----------
+        states : SessionStates or Tensor [B, L, D]
+            The vectors.
+        columns : mapping of str to Tensor [B, L or more], optional
+            What the vectors were made from; only with `reads_columns`.
+
+        Raises
+        ------
+        ValueError
+            When the column of times is not there.
+        """
+        if isinstance(states, Tensor):
+            attend = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+            return self._run(states, attend, None, columns)
+        return states.with_values(self._run(states.values, states.attend, states.visible, columns))
+
+    def _run(
+        self, values: Tensor, attend: Tensor, visible: Tensor | None, columns: Mapping[str, Tensor] | None
+    ) -> Tensor:
         length = values.shape[1]
         if self.probe is not None:
             if self.probe.fixed and self._limit is None:
@@ -222,6 +245,8 @@ class TransformerBlock(Building):
             if self._limit is not None and (self.probe.fixed or torch.jit.is_tracing()):
                 values, attend = feed.fit_length(values, attend, self._limit)
         options = self._feed(self.transformer, values, attend, self.causal, visible)
+        if self.reads_columns:
+            options["gaps"] = feed.times(self._settings.time_feature, columns or {}, length)
         if self._prepare is not None:
             options = self._prepare(values, options)
         with feed.computable(self.transformer, values):

@@ -83,6 +83,22 @@ class Feed:
         return {"inputs_embeds": values, **masks, **self._options}
 
 
+def times(name: str, columns: Mapping[str, Tensor], length: int) -> Tensor:
+    """The first `length` values a session [B, L] of a column of times.
+
+    Raises
+    ------
+    ValueError
+        When there is no such column, or it has no number an event.
+    """
+    if name not in columns:
+        known = ", ".join(columns) or "no columns: the block must stand right behind the inputs"
+        raise ValueError(f"the time_feature {name!r} is none of the model's features, found {known}")
+    if columns[name].dim() != 2 or not columns[name].is_floating_point():
+        raise ValueError(f"the time_feature {name!r} must be a continuous feature of the events")
+    return columns[name][:, :length]
+
+
 def first_output(output: Any) -> Tensor:
     """The vectors of all positions: the named ``last_hidden_state``, or the first element."""
     found = getattr(output, "last_hidden_state", None)

@@ -16,15 +16,19 @@ from torch import nn
 from modeling.backbones import configs_both as both
 from modeling.backbones import configs_causal as back
 from modeling.backbones import configs_masked as around
+from modeling.backbones import configs_sessions as sessions
 from modeling.backbones.configs import T4RecConfig
 from modeling.backbones.convbert import convbert
 from modeling.backbones.deberta import deberta
 from modeling.backbones.funnel import funnel
+from modeling.backbones.hstu import HSTU
+from modeling.backbones.ligr import esasrec
 from modeling.backbones.longformer import longformer
 from modeling.backbones.mamba2 import mamba2
 from modeling.backbones.objectives import SUPPORTED, check_pair
 from modeling.backbones.plain import make
 from modeling.backbones.reformer import reformer
+from modeling.backbones.sasrec import SASRec
 from modeling.backbones.transfo_xl import TransfoXL
 from modeling.backbones.xlnet import xlnet
 
@@ -49,16 +53,20 @@ def _plain(model: Any, **options: Any) -> Callable[..., Any]:
     return partial(make, model, **options)
 
 
-def _transfo_xl(config: Any, causal: bool) -> TransfoXL:
-    return TransfoXL(config)
+def _own(network: type[nn.Module]) -> Callable[..., Any]:
+    """Networks written here, which never look ahead."""
+    return lambda config, causal: network(config)
 
 
 ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": Architecture(back.GPT2Config, _plain(transformers.GPT2Model)),
-    "transfo-xl": Architecture(back.TransfoXLConfig, _transfo_xl),
+    "transfo-xl": Architecture(back.TransfoXLConfig, _own(TransfoXL)),
     "llama": Architecture(back.LlamaConfig, _plain(transformers.LlamaModel)),
     "qwen3": Architecture(back.Qwen3Config, _plain(transformers.Qwen3Model)),
     "mamba2": Architecture(back.Mamba2Config, mamba2),
+    "sasrec": Architecture(sessions.SASRecConfig, _own(SASRec)),
+    "esasrec": Architecture(sessions.ESASRecConfig, esasrec),
+    "hstu": Architecture(sessions.HSTUConfig, _own(HSTU)),
     "xlnet": Architecture(both.XLNetConfig, xlnet),
     "longformer": Architecture(both.LongformerConfig, longformer),
     "reformer": Architecture(both.ReformerConfig, reformer),

@@ -96,7 +96,7 @@ class SequentialBlock(Building):
     def rest(self, states: Any, columns: dict[str, Tensor]) -> Any:
         """Run what comes behind the input module; `columns` are for blocks that need more than the states."""
         for block in self.blocks[int(self.has_inputs) :]:
-            states = run(block, states)
+            states = run(block, states, **({"columns": columns} if getattr(block, "reads_columns", False) else {}))
         return states
 
     def forward(self, inputs: dict[str, Tensor] | SessionStates | Tensor, **options: Any) -> Any:
