@@ -67,6 +67,15 @@ class Sessions:
         """Events of each session [S]."""
         return self.offsets.diff()
 
+    def where(self, kept: Tensor) -> Sessions:
+        """The sessions for which `kept` [S] is true, in their order."""
+        n = self.lengths[kept]
+        sessions, events = kept.nonzero()[:, 0], kept.repeat_interleave(self.lengths).nonzero()[:, 0]
+        values = {
+            name: flat.index_select(0, sessions if name in self.whole else events) for name, flat in self.values.items()
+        }
+        return Sessions(values, torch.cat([n.new_zeros(1), n.cumsum(0)]), self.whole)
+
     def padded(self, chosen: Tensor, limit: int) -> dict[str, Tensor]:
         """Some sessions as right-padded columns.
 
@@ -86,14 +95,20 @@ class Sessions:
         n = (end - self.offsets[chosen]).clamp(max=limit)
         width = int(n.max()) if len(n) else 0
         position = torch.arange(width)
-        real = position < n[:, None]
-        index = ((end - n)[:, None] + position).masked_fill(~real, 0)
+        index = (end - n)[:, None] + position
+        padding = position >= n[:, None] if len(n) and int(n.min()) < width else None
+        if padding is not None:
+            index.masked_fill_(padding, 0)
         columns = {}
         for name, flat in self.values.items():
             if name in self.whole:
-                columns[name] = flat[chosen]
-            else:
-                columns[name] = flat[index].masked_fill(~real[(..., *[None] * (flat.dim() - 1))], 0)
+                columns[name] = flat.index_select(0, chosen)
+                continue
+            # Several times as fast as flat[index].
+            column = flat.index_select(0, index.view(-1)).view(*index.shape, *flat.shape[1:])
+            if padding is not None:
+                column.masked_fill_(padding[(..., *[None] * (flat.dim() - 1))], 0)
+            columns[name] = column
         return columns
 
     def batches(
@@ -282,4 +297,4 @@ def _tensor(array: pa.ChunkedArray, kind: pa.DataType, where: str) -> Tensor:
         numpy = array.cast(kind).to_numpy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(f"{where} is not {kind}: {error}") from error
-    return torch.from_numpy(np.array(numpy))  # a copy: Arrow's memory is read-only
+    return torch.from_numpy(numpy if numpy.flags.writeable else numpy.copy())  # Arrow's own memory is read-only

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,13 @@ from torch import Tensor
 
 from common.errors import UserError
 from modeling.data import Sessions, joined, read_file, sessions_of
+from modeling.loading.parts import parquet_files, parts_of
+from modeling.loading.stream import BUFFER_SIZE, SessionStream
 from modeling.schema import Feature, features_of, target_names
 
 Batch = dict[str, Tensor]
+# Files whose columns would take more are streamed, unless the caller says otherwise.
+IN_MEMORY_BYTES = 2 * 2**30
 
 
 class EmbeddingOperator:
@@ -64,12 +67,12 @@ class MerlinDataLoader:
     """Goes over sessions in padded batches; each ``for`` is one pass over all of them.
 
     Yields a dict of columns, or ``(columns, targets)`` where there are targets. The sessions lie in memory as flat
-    arrays; a batch is cut from them by one indexing a column.
+    arrays; a batch is cut from them by one indexing a column. Or they are streamed from files.
 
     Parameters
     ----------
-    sessions : Sessions
-        What to go over.
+    sessions : Sessions or SessionStream
+        What to go over. A stream has its own batch size, length, order and seed, and those given here do nothing.
     batch_size : int
         Sessions a batch.
     max_sequence_length : int, optional
@@ -90,7 +93,7 @@ class MerlinDataLoader:
 
     def __init__(
         self,
-        sessions: Sessions,
+        sessions: Sessions | SessionStream,
         batch_size: int,
         max_sequence_length: int | None = None,
         shuffle: bool = False,
@@ -106,6 +109,8 @@ class MerlinDataLoader:
         self.max_sequence_length, self.targets, self.schema = max_sequence_length, list(targets), schema
         self.transforms = list(transforms or ())
         self._generator = torch.Generator().manual_seed(seed)
+        streamed = schema is not None and isinstance(sessions, SessionStream)
+        self._codes = [name for name in self.targets if streamed and schema[name].dtype.is_integer]
 
     @classmethod
     def from_schema(
@@ -122,6 +127,14 @@ class MerlinDataLoader:
         seed: int = 0,
         features: Sequence[Feature] | None = None,
         transforms: Sequence[Callable[[Batch], Batch]] | None = None,
+        in_memory: bool | None = None,
+        buffer_size: float | None = None,
+        parts_per_chunk: int | None = None,
+        reader_kwargs: Mapping[str, Any] | None = None,
+        global_size: int | None = None,
+        global_rank: int | None = None,
+        workers: int = 1,
+        pin_memory: bool = False,
         **others: Any,
     ) -> MerlinDataLoader:
         """A loader of the columns that a schema tags.
@@ -140,14 +153,27 @@ class MerlinDataLoader:
             Target columns; by default those tagged as target of some kind.
         features : sequence of Feature, optional
             Take these columns instead (those of a model: ``model.inputs.features``).
+        in_memory : bool, optional
+            False streams from the files, with memory that does not grow with them: see
+            `modeling.loading.stream.SessionStream`. By default so do files of more than 2 GiB, and several processes.
+        buffer_size : float, optional
+            When streaming: sessions that are mixed. A number below 1, Merlin's share of the GPU's memory, is ignored.
+        parts_per_chunk : int, optional
+            When streaming: row groups that are read side by side; 4 by default.
+        reader_kwargs : mapping, optional
+            When streaming: ``memory_map``, ``pre_buffer`` or ``buffer_size`` of pyarrow.parquet.ParquetFile; others
+            have no meaning here.
+        global_size, global_rank : int, optional
+            Of several processes, how many there are and which this is: each gets its own sessions.
+        workers, pin_memory
+            When streaming: as for SessionStream.
         **others
-            Other arguments of Merlin's loader (``buffer_size``, ``parts_per_chunk`` ...) are accepted and have no
-            meaning here.
+            Other arguments of Merlin's loader are accepted and have no meaning here.
 
         Raises
         ------
         UserError
-            When files are missing or do not fit the schema.
+            When files are missing or do not fit the schema, or what is in memory already is to be streamed.
         """
         chosen = list(features) if features is not None else features_of(schema, item_required=False)
         for kind, names in (("continuous", continuous_features), ("categorical", categorical_features)):
@@ -159,16 +185,43 @@ class MerlinDataLoader:
             # No sequences here: a list holds several codes of one value.
             bags = [feature.sequence and feature.kind == "categorical" for feature in chosen]
             chosen = [replace(f, sequence=False) if bag else f for f, bag in zip(chosen, bags, strict=True)]
-        sessions = _read(paths_or_dataset, [*chosen, *(_target(schema, name) for name in wanted)])
-        for name in wanted:
-            values = sessions.values[name]
-            if schema[name].dtype.is_integer and not bool(values.isnan().any()):
-                sessions.values[name] = values.long()
+        columns = [*chosen, *(_target(schema, name) for name in wanted)]
+        sessions: Sessions | SessionStream | None = None
+        several = (global_size or 1) > 1
+        if several and in_memory:
+            raise UserError("several processes share streamed sessions: leave in_memory=True out")
+        if _are_paths(paths_or_dataset) and in_memory is not True:
+            parts = parts_of(parquet_files(paths_or_dataset), columns)
+            if in_memory is False or several or sum(part.size for part in parts) > IN_MEMORY_BYTES:
+                sessions = SessionStream(
+                    parts,
+                    columns,
+                    batch_size,
+                    limit=max_sequence_length,
+                    shuffle=shuffle,
+                    buffer_size=int(buffer_size) if buffer_size and buffer_size >= 1 else BUFFER_SIZE,
+                    open_parts=parts_per_chunk or 4,
+                    drop_last=drop_last,
+                    seed=seed,
+                    workers=workers,
+                    pin_memory=pin_memory,
+                    rank=global_rank or 0,
+                    world_size=global_size or 1,
+                    reader={name: value for name, value in (reader_kwargs or {}).items() if name in _READER},
+                )
+        elif in_memory is False or several:
+            raise UserError("in_memory=False and several processes need parquet files: give their paths")
+        if sessions is None:
+            sessions = _read(paths_or_dataset, columns)
+            for name in wanted:
+                values = sessions.values[name]
+                if schema[name].dtype.is_integer and not bool(values.isnan().any()):
+                    sessions.values[name] = values.long()
         return cls(sessions, batch_size, max_sequence_length, shuffle, drop_last, wanted, seed, schema, transforms)
 
     @property
-    def dataset(self) -> Sessions:
-        """The sessions."""
+    def dataset(self) -> Sessions | SessionStream:
+        """The sessions, or what streams them."""
         return self.sessions
 
     @property
@@ -179,24 +232,50 @@ class MerlinDataLoader:
         made = [step.column(self.schema) for step in self.transforms if isinstance(step, EmbeddingOperator)]
         return Schema([*self.schema, *made])
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where a pass over streamed sessions is: `SessionStream.state_dict`."""
+        return self._stream().state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on there: `SessionStream.load_state_dict`."""
+        self._stream().load_state_dict(state)
+
+    def _stream(self) -> SessionStream:
+        if isinstance(self.sessions, SessionStream):
+            return self.sessions
+        raise UserError("only streamed sessions can be resumed: make the loader with in_memory=False")
+
     def __len__(self) -> int:
+        if isinstance(self.sessions, SessionStream):
+            return len(self.sessions)
         whole = len(self.sessions) / self.batch_size
         return math.floor(whole) if self.drop_last else math.ceil(whole)
 
     def __iter__(self) -> Iterator[Any]:
-        longest = int(self.sessions.lengths.max()) if len(self.sessions) else 1
-        limit = self.max_sequence_length or longest
-        if self.shuffle:
-            batches = (columns for _, columns in self.sessions.batches(self.batch_size, limit, self._generator))
-        else:
-            chunks = torch.arange(len(self.sessions)).split(self.batch_size)
-            batches = (self.sessions.padded(chunk, limit) for chunk in chunks)
-        for columns in batches:
-            if self.drop_last and len(next(iter(columns.values()))) < self.batch_size:
-                continue
+        for columns in self._columns():
             for transform in self.transforms:
                 columns = transform(columns)
             yield self._with_targets(columns) if self.targets else columns
+
+    def _columns(self) -> Iterator[Batch]:
+        if isinstance(self.sessions, SessionStream):
+            for _, columns in self.sessions:
+                for name in self._codes:
+                    if bool(columns[name].isnan().any()):
+                        raise UserError(f"target {name!r} has empty values (null): streamed integers must have none")
+                    columns[name] = columns[name].long()
+                yield columns
+            return
+        longest = int(self.sessions.lengths.max()) if len(self.sessions) else 1
+        limit = self.max_sequence_length or longest
+        if self.shuffle:
+            for chosen, columns in self.sessions.batches(self.batch_size, limit, self._generator):
+                if len(chosen) == self.batch_size or not self.drop_last:
+                    yield columns
+            return
+        for chunk in torch.arange(len(self.sessions)).split(self.batch_size):
+            if len(chunk) == self.batch_size or not self.drop_last:
+                yield self.sessions.padded(chunk, limit)
 
     def _with_targets(self, columns: Batch) -> tuple[Batch, Batch]:
         inputs = {name: column for name, column in columns.items() if name not in self.targets}
@@ -204,6 +283,7 @@ class MerlinDataLoader:
 
 
 DataLoader = MerlinDataLoader
+_READER = ("memory_map", "pre_buffer", "buffer_size")
 
 
 def _target(schema: Any, name: str) -> Feature:
@@ -225,15 +305,9 @@ def _read(given: Any, features: Sequence[Feature]) -> Sessions:
         return sessions_of(given, features)
     if hasattr(given, "to_parquet") and hasattr(given, "columns"):  # pandas, without importing it
         return sessions_of(pa.Table.from_pandas(given, preserve_index=False), features)
-    files: list[Path] = []
-    for path in [given] if isinstance(given, str | Path) else list(given):
-        files += sorted(Path(path).glob("*.parquet")) if Path(path).is_dir() else _files(path)
-    if not files:
-        raise UserError(f"{given} holds no parquet files")
-    return joined([read_file(file, features) for file in files])
+    return joined([read_file(file, features) for file in parquet_files(given)])
 
 
-def _files(path: str | Path) -> list[Path]:
-    if Path(path).is_file():
-        return [Path(path)]
-    return [Path(found) for found in sorted(glob(str(path)))]
+def _are_paths(given: Any) -> bool:
+    many = isinstance(given, list | tuple) and all(isinstance(path, str | Path) for path in given)
+    return many or isinstance(given, str | Path)

@@ -15,6 +15,7 @@ from modeling.data import Sessions, read_sessions, sessions_of
 from modeling.inputs.features import TabularSequenceFeatures
 from modeling.inputs.tabular_features import TabularFeatures
 from modeling.loader import DataLoader, EmbeddingOperator, MerlinDataLoader
+from modeling.loading import SessionStream
 from modeling.schema import ColumnSchema, Feature, Schema, features_of
 from modeling.sequence import most_recent, without_last
 from modeling.synthetic import SyntheticData, random_columns
@@ -167,6 +168,73 @@ def test_shuffling_shows_every_session_once_and_differs_from_pass_to_pass() -> N
     assert [len(batch["item_id"]) for batch in short] == [8] * 12
     assert len(short) == 12
     assert len(loader) == 13
+
+
+def test_streamed_batches_are_those_of_memory(tmp_path: Path) -> None:
+    bought = table().append_column("bought", pa.array([0, 1, 1]))
+    pq.write_table(bought.slice(0, 2), tmp_path / "a.parquet", row_group_size=1)
+    pq.write_table(bought.slice(2), tmp_path / "b.parquet")
+    tagged = schema(bought=BOUGHT)
+    streamed, memory = (
+        MerlinDataLoader.from_schema(
+            tagged, tmp_path, batch_size=2, max_sequence_length=2, shuffle=False, in_memory=in_memory,
+            transforms=[EmbeddingOperator(torch.ones(10, 2))],
+        )
+        for in_memory in (False, True)
+    )  # fmt: skip
+    assert isinstance(streamed.dataset, SessionStream)
+    assert isinstance(memory.dataset, Sessions)
+    assert len(streamed) == len(memory) == 2
+    for (inputs, targets), (expected, answers) in zip(streamed, memory, strict=True):
+        assert inputs.keys() == expected.keys()
+        for name, column in inputs.items():
+            torch.testing.assert_close(column, expected[name], equal_nan=True)
+        assert targets["bought"].dtype == torch.int64
+        assert torch.equal(targets["bought"], answers["bought"])
+    again = iter(streamed)
+    next(again)
+    state = streamed.state_dict()
+    streamed.load_state_dict(state)
+    ((inputs, _),) = streamed
+    assert inputs["country"].tolist() == [3]
+    assert len(list(streamed)) == 2, "the next pass is whole"
+
+
+def test_large_files_and_several_processes_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.parquet"
+    pq.write_table(table(), file)
+    arguments: dict[str, Any] = {"schema": schema(), "paths_or_dataset": file, "batch_size": 1}
+    shares = [MerlinDataLoader.from_schema(**arguments, global_size=2, global_rank=rank) for rank in (0, 1)]
+    assert {int(batch["country"]) for share in shares for batch in share} == {1, 2, 3}
+    assert [len(share) for share in shares] == [2, 2]
+    options = {"buffer_size": 2, "parts_per_chunk": 3, "reader_kwargs": {"memory_map": True, "row_groups_per_part": 1}}
+    stream = MerlinDataLoader.from_schema(**arguments, in_memory=False, **options).sessions
+    assert isinstance(stream, SessionStream)
+    assert (stream.buffer_size, stream.open_parts, stream.reader) == (2, 3, {"memory_map": True})
+    stream = MerlinDataLoader.from_schema(**arguments, in_memory=False, buffer_size=0.06).sessions
+    assert isinstance(stream, SessionStream)
+    assert stream.buffer_size > 1000
+    # 8 bytes a value: 6 items, 11 numbers of texts (a missing one counts once), 3 countries, 3 ages.
+    assert stream.parts[0].size == 8 * 23
+    assert isinstance(MerlinDataLoader.from_schema(**arguments).sessions, Sessions)
+    monkeypatch.setattr("modeling.loader.IN_MEMORY_BYTES", 183)
+    assert isinstance(MerlinDataLoader.from_schema(**arguments).sessions, SessionStream)
+    assert isinstance(MerlinDataLoader.from_schema(**arguments, in_memory=True).sessions, Sessions)
+
+
+def test_what_cannot_be_streamed_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="need parquet files"):
+        MerlinDataLoader.from_schema(schema(), table(), 2, in_memory=False)
+    with pytest.raises(UserError, match="need parquet files"):
+        MerlinDataLoader.from_schema(schema(), table(), 2, global_size=2)
+    with pytest.raises(UserError, match="only streamed sessions can be resumed"):
+        MerlinDataLoader.from_schema(schema(), table(), 2).state_dict()
+    file = tmp_path / "a.parquet"
+    pq.write_table(table().append_column("bought", pa.array([0, None, 1])), file)
+    with pytest.raises(UserError, match="leave in_memory=True out"):
+        MerlinDataLoader.from_schema(schema(), file, 2, in_memory=True, global_size=2)
+    with pytest.raises(UserError, match="target 'bought' has empty values"):
+        list(MerlinDataLoader.from_schema(schema(bought=BOUGHT), file, 2, in_memory=False))
 
 
 def test_frames_and_chosen_columns_are_taken() -> None:
