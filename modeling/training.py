@@ -155,8 +155,8 @@ def train(
     -------
     dict
         ``{"windows": {"train", "valid"}, "architecture", "masking", "parameters", "catalogue_size", "sessions",
-        "epochs", "best_epoch", "train_sessions_per_s", "train_seconds", "device", "peak_mib", "valid": {"recall@10": ..., ...}}``.
-        The throughput counts time in training steps, not in validation.
+        "epochs", "best_epoch", "train_sessions_per_s", "train_seconds", "device", "peak_mib",
+        "valid": {"recall@10": ..., ...}}``. The throughput counts time in training steps, not in validation.
 
     Raises
     ------
