@@ -221,7 +221,8 @@ def test_demo_on_a_small_shop(tmp_path):
     assert len(result["answers"]) == 5
 
 
-@pytest.mark.parametrize("name", ["eshop_clothing_2008", pytest.param("online_retail", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["eshop_clothing_2008", "online_retail"])
 def test_real_data_from_yaml_to_live_answers(name, tmp_path):
     """Briefly trained: that the real data goes the whole way, not how good the model gets."""
     from serving.client import NextItemClient

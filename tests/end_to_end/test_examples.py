@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parents[2] / "examples" / "transformers4rec"
     [
         ("next_item", "recall_at_1"),
         pytest.param("rnn", "recall_at_1", marks=pytest.mark.slow),
-        ("binary_classification", "accuracy"),
+        pytest.param("binary_classification", "accuracy", marks=pytest.mark.slow),
     ],
 )
 def test_it_runs_trains_and_recommends(program: str, metric: str, tmp_path: Path) -> None:
