@@ -82,7 +82,8 @@ def test_cpu_time_of_a_group(tmp_path):
 
 def test_cpu_time_of_a_group_is_that_of_its_processes():
     # A group of its own: in that of the tests others end, and take their time with them.
-    spin = "import os, sys\nsys.stdin.readline()\nwhile sum(os.times()[:2]) < 0.5: pass\nprint(flush=True)\nsys.stdin.read()"
+    spin = "import os, sys\nsys.stdin.readline()\nwhile sum(os.times()[:2]) < 0.5: pass\n"
+    spin += "print(flush=True)\nsys.stdin.read()"
     command = [sys.executable, "-S", "-c", spin]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as child:
         assert drive.cpu_seconds(child.pid) < 0.3
