@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.accuracy_.data import Data
 from common.errors import UserError
 from common.progress import say, step
-from modeling.baselines import BASELINES
+from modeling.baselines import BASELINES, TrainingWindow
 from modeling.baselines.gru4rec import gru4rec
 from modeling.compute import pick_device, threads
 from modeling.data import Sessions
@@ -92,12 +92,12 @@ def baseline(name: str, data: Data, exclude: str, grids: dict[str, list[dict[str
         say(f"{name} is left out: the data does not tell when the training sessions began")
         return None
     item, best = data.item, None
+    window = TrainingWindow(data.train, item.name, item.cardinality, item.reserved, data.times)
     choices = grids.get(name, [{}])
     with step(name, len(choices)) as bar:
         for arguments in choices:
             began = time.perf_counter()
-            counts = (data.train, item.name, item.cardinality, item.reserved, data.times)
-            fitted = BASELINES[name](*counts, **arguments)  # type: ignore[arg-type]
+            fitted = BASELINES[name](window, **arguments)
             seconds = time.perf_counter() - began
 
             def scorer(past: dict[str, Tensor], fitted: Any = fitted) -> Tensor:

@@ -2,7 +2,7 @@
 
 Each is fitted when it is made, on the training window, and scores the catalogue for padded sessions, as a model does::
 
-    baseline = STAN(sessions, "item_id", cardinality, reserved, times)
+    baseline = STAN(TrainingWindow(sessions, "item_id", cardinality, reserved, times))
     scores = baseline.scores(items)  # [B, L] -> [B, cardinality]
 
 `BASELINES` has them by name. `modeling.baselines.gru4rec`, the recurrent network, is trained like our own models.
@@ -10,9 +10,12 @@ Each is fitted when it is made, on the training window, and scores the catalogue
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from modeling.baselines.neighbours import STAN, VSTAN, SessionNeighbours, VSkNN
 from modeling.baselines.popularity import Popularity, RecentPopularity, SessionPopularity
 from modeling.baselines.rules import Cooccurrence, ItemKNN, MarkovChain, RuleTable, SequentialRules
+from modeling.baselines.window import TrainingWindow
 
 __all__ = [
     "BASELINES",
@@ -27,10 +30,11 @@ __all__ = [
     "SequentialRules",
     "SessionNeighbours",
     "SessionPopularity",
+    "TrainingWindow",
     "VSkNN",
 ]
 
-BASELINES: dict[str, type[Popularity]] = {
+BASELINES: dict[str, Callable[..., Popularity]] = {
     "popularity": Popularity,
     "recent-popularity": RecentPopularity,
     "session-popularity": SessionPopularity,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from modeling.baselines.popularity import Popularity
+from modeling.baselines.window import TrainingWindow
 from modeling.data import Sessions
 from modeling.sequence import lengths
 
@@ -33,8 +34,8 @@ class SessionNeighbours(Popularity):
 
     Parameters
     ----------
-    sessions, item, cardinality, reserved, times
-        See `Popularity`. Without times no session is fresher than another.
+    window : TrainingWindow
+        Without times no session is fresher than another.
     neighbours : int
         How many sessions vote; of equally similar ones the latest.
     sample : int, optional
@@ -43,18 +44,17 @@ class SessionNeighbours(Popularity):
         Items kept of a training session, the last ones.
     """
 
+    rarity_weight = 0.0
+
     def __init__(
         self,
-        sessions: Sessions,
-        item: str,
-        cardinality: int,
-        reserved: int,
-        times: Tensor | None = None,
+        window: TrainingWindow,
         neighbours: int = 100,
         sample: int | None = None,
         length: int = 50,
     ) -> None:
-        super().__init__(sessions, item, cardinality, reserved)
+        super().__init__(window)
+        sessions, item, times = window.sessions, window.item, window.times
         self.neighbours = neighbours
         self.sample = sample if times is not None else None
         # Sorted by time, so that a later session has a higher number.
@@ -62,10 +62,10 @@ class SessionNeighbours(Popularity):
         # Days from a session to the latest one.
         self.age = torch.zeros(len(sessions)) if times is None else (times.max() - times[order]).double()
         chosen = Sessions({item: sessions.values[item]}, sessions.offsets).padded(order, length)[item]
-        self.items = _last_occurrences(chosen.masked_fill(chosen < reserved, 0), cardinality).to(torch.int32)
+        self.items = _last_occurrences(chosen.masked_fill(chosen < self.reserved, 0), self.cardinality).to(torch.int32)
         rows, places = self.items.numpy().nonzero()
         found = self.items.numpy()[rows, places]
-        shape = (cardinality, len(sessions))
+        shape = (self.cardinality, len(sessions))
         self.index = sp.coo_matrix((np.ones(len(rows)), (found, rows)), shape=shape).tocsr()
         self.sizes = torch.from_numpy(np.bincount(rows, minlength=len(sessions))).double()
         # log(sessions / sessions with the item); 0 for items that no session has.
@@ -93,8 +93,8 @@ class SessionNeighbours(Popularity):
         return torch.ones_like(distance)
 
     def idf(self) -> Tensor:
-        """Weight of each item [cardinality]."""
-        return torch.ones_like(self.rarity)
+        """Weight of each item [cardinality]: linear in the logarithm of its rarity, 1 without a `rarity_weight`."""
+        return 1 + self.rarity_weight * self.rarity
 
     def scores(self, items: Tensor) -> Tensor:
         """Scores [B, cardinality] for sessions [B, L]; -inf for reserved ids."""
@@ -149,7 +149,7 @@ class VSkNN(SessionNeighbours):
 
     Parameters
     ----------
-    sessions, item, cardinality, reserved, times, neighbours, sample
+    window, neighbours, sample
         See `SessionNeighbours`.
     power, match_power : float
         p and q.
@@ -159,18 +159,14 @@ class VSkNN(SessionNeighbours):
 
     def __init__(
         self,
-        sessions: Sessions,
-        item: str,
-        cardinality: int,
-        reserved: int,
-        times: Tensor | None = None,
+        window: TrainingWindow,
         neighbours: int = 500,
         sample: int | None = 5000,
         power: float = 1.0,
         match_power: float = 1.0,
         rarity_weight: float = 0.0,
     ) -> None:
-        super().__init__(sessions, item, cardinality, reserved, times, neighbours, sample)
+        super().__init__(window, neighbours, sample)
         self.power = power
         self.match_power = match_power
         self.rarity_weight = rarity_weight
@@ -183,10 +179,6 @@ class VSkNN(SessionNeighbours):
         """A power of the reciprocal."""
         return (steps + 1) ** -self.match_power
 
-    def idf(self) -> Tensor:
-        """Linear in the logarithm."""
-        return 1 + self.rarity_weight * self.rarity
-
 
 class STAN(SessionNeighbours):
     """Sequence- and time-aware neighbourhood: everything decays exponentially.
@@ -198,7 +190,7 @@ class STAN(SessionNeighbours):
 
     Parameters
     ----------
-    sessions, item, cardinality, reserved, times, neighbours, sample
+    window, neighbours, sample
         See `SessionNeighbours`.
     position_decay, days_decay, distance_decay : float
         l1, l2 and l3.
@@ -206,18 +198,14 @@ class STAN(SessionNeighbours):
 
     def __init__(
         self,
-        sessions: Sessions,
-        item: str,
-        cardinality: int,
-        reserved: int,
-        times: Tensor | None = None,
+        window: TrainingWindow,
         neighbours: int = 500,
         sample: int | None = None,
         position_decay: float = 1.02,
         days_decay: float = 100.0,
         distance_decay: float = 2.05,
     ) -> None:
-        super().__init__(sessions, item, cardinality, reserved, times, neighbours, sample)
+        super().__init__(window, neighbours, sample)
         self.position_decay = position_decay
         self.days_decay = days_decay
         self.distance_decay = distance_decay
@@ -247,7 +235,7 @@ class VSTAN(STAN):
 
     Parameters
     ----------
-    sessions, item, cardinality, reserved, times, neighbours, sample, **decays
+    window, neighbours, sample, **decays
         See `STAN`.
     match_decay, rarity_weight : float
         l4 and l5.
@@ -255,28 +243,20 @@ class VSTAN(STAN):
 
     def __init__(
         self,
-        sessions: Sessions,
-        item: str,
-        cardinality: int,
-        reserved: int,
-        times: Tensor | None = None,
+        window: TrainingWindow,
         neighbours: int = 500,
         sample: int | None = None,
         match_decay: float = 1.02,
         rarity_weight: float = 0.0,
         **decays: float,
     ) -> None:
-        super().__init__(sessions, item, cardinality, reserved, times, neighbours, sample, **decays)
+        super().__init__(window, neighbours, sample, **decays)
         self.match_decay = match_decay
         self.rarity_weight = rarity_weight
 
     def match(self, steps: Tensor) -> Tensor:
         """Exponential."""
         return (-steps / self.match_decay).exp()
-
-    def idf(self) -> Tensor:
-        """Linear in the logarithm."""
-        return 1 + self.rarity_weight * self.rarity
 
 
 def _last_occurrences(items: Tensor, cardinality: int) -> Tensor:

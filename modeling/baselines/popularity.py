@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modeling.data import Sessions
+from modeling.baselines.window import TrainingWindow
 from modeling.sequence import lengths
 
 
@@ -14,22 +14,14 @@ class Popularity:
 
     Parameters
     ----------
-    sessions : Sessions
-        The training window.
-    item : str
-        The item column.
-    cardinality, reserved : int
-        Size of the catalogue with reserved ids, and number of those.
-    times : Tensor [S], optional
-        When each session began, days since any moment. Baselines that know no time ignore it.
+    window : TrainingWindow
+        What is counted.
     """
 
-    def __init__(
-        self, sessions: Sessions, item: str, cardinality: int, reserved: int, times: Tensor | None = None
-    ) -> None:
-        self.cardinality = cardinality
-        self.reserved = reserved
-        self.counts = torch.bincount(sessions.values[item], minlength=cardinality).double()
+    def __init__(self, window: TrainingWindow) -> None:
+        self.cardinality = window.cardinality
+        self.reserved = window.reserved
+        self.counts = torch.bincount(window.sessions.values[window.item], minlength=window.cardinality).double()
 
     def scores(self, items: Tensor) -> Tensor:
         """Scores [B, cardinality] for sessions [B, L]; -inf for reserved ids."""
@@ -49,10 +41,8 @@ class RecentPopularity(Popularity):
 
     Parameters
     ----------
-    sessions, item, cardinality, reserved
-        See `Popularity`.
-    times : Tensor [S]
-        See `Popularity`; required.
+    window : TrainingWindow
+        With times.
     days : float
         How far back from the latest session's start.
 
@@ -64,18 +54,15 @@ class RecentPopularity(Popularity):
 
     def __init__(
         self,
-        sessions: Sessions,
-        item: str,
-        cardinality: int,
-        reserved: int,
-        times: Tensor | None = None,
+        window: TrainingWindow,
         days: float = 7.0,
     ) -> None:
-        super().__init__(sessions, item, cardinality, reserved)
-        if times is None:
+        super().__init__(window)
+        if window.times is None:
             raise ValueError("popularity of the last days needs the times of the sessions")
-        recent = (times >= times.max() - days).repeat_interleave(sessions.lengths)
-        self.recent = torch.bincount(sessions.values[item][recent], minlength=cardinality).double()
+        recent = (window.times >= window.times.max() - days).repeat_interleave(window.sessions.lengths)
+        items = window.sessions.values[window.item][recent]
+        self.recent = torch.bincount(items, minlength=window.cardinality).double()
 
     def scores(self, items: Tensor) -> Tensor:
         """Scores [B, cardinality] for sessions [B, L]; -inf for reserved ids."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modeling.baselines.popularity import Popularity, last_items
-from modeling.data import Sessions
+from modeling.baselines.window import TrainingWindow
 
 # Products of sparse matrices are made for so many pairs of an item and a session at a time.
 _PAIRS_AT_ONCE = 1 << 22
@@ -49,11 +49,9 @@ class Cooccurrence(RuleTable):
     or is unknown.
     """
 
-    def __init__(
-        self, sessions: Sessions, item: str, cardinality: int, reserved: int, times: Tensor | None = None
-    ) -> None:
-        super().__init__(sessions, item, cardinality, reserved)
-        ((before, after),) = _pairs(sessions, item, reserved, 1)
+    def __init__(self, window: TrainingWindow) -> None:
+        super().__init__(window)
+        ((before, after),) = _pairs(window, 1)
         self.rules = self._table(before, after, np.ones(len(before)))
 
     @property
@@ -73,26 +71,22 @@ class MarkovChain(Cooccurrence):
 
     Parameters
     ----------
-    sessions, item, cardinality, reserved, times
-        See `Popularity`.
+    window : TrainingWindow
+        What is counted.
     prior : float
         a.
     """
 
     def __init__(
         self,
-        sessions: Sessions,
-        item: str,
-        cardinality: int,
-        reserved: int,
-        times: Tensor | None = None,
+        window: TrainingWindow,
         prior: float = 10.0,
     ) -> None:
-        super().__init__(sessions, item, cardinality, reserved)
+        super().__init__(window)
         self.prior = prior
         self.totals = torch.from_numpy(np.asarray(self.rules.sum(1)).ravel())
         known = self.counts.clone()
-        known[:reserved] = 0
+        known[: self.reserved] = 0
         self.popularity = known / known.sum().clamp(min=1)
 
     def scores(self, items: Tensor) -> Tensor:
@@ -109,24 +103,20 @@ class SequentialRules(RuleTable):
 
     Parameters
     ----------
-    sessions, item, cardinality, reserved, times
-        See `Popularity`.
+    window : TrainingWindow
+        What is counted.
     steps : int
         The largest distance.
     """
 
     def __init__(
         self,
-        sessions: Sessions,
-        item: str,
-        cardinality: int,
-        reserved: int,
-        times: Tensor | None = None,
+        window: TrainingWindow,
         steps: int = 10,
     ) -> None:
-        super().__init__(sessions, item, cardinality, reserved)
-        self.rules = sp.csr_matrix((cardinality, cardinality))
-        for distance, (before, after) in enumerate(_pairs(sessions, item, reserved, steps), 1):
+        super().__init__(window)
+        self.rules = sp.csr_matrix((self.cardinality, self.cardinality))
+        for distance, (before, after) in enumerate(_pairs(window, steps), 1):
             self.rules = self.rules + self._table(before, after, np.full(len(before), 1 / distance))
 
 
@@ -138,8 +128,8 @@ class ItemKNN(RuleTable):
 
     Parameters
     ----------
-    sessions, item, cardinality, reserved, times
-        See `Popularity`.
+    window : TrainingWindow
+        What is counted.
     neighbours : int
         Items kept of each item.
     damping : float
@@ -148,24 +138,19 @@ class ItemKNN(RuleTable):
 
     def __init__(
         self,
-        sessions: Sessions,
-        item: str,
-        cardinality: int,
-        reserved: int,
-        times: Tensor | None = None,
+        window: TrainingWindow,
         neighbours: int = 100,
         damping: float = 20.0,
     ) -> None:
-        super().__init__(sessions, item, cardinality, reserved)
-        flat = sessions.values[item].numpy()
-        owner = np.repeat(np.arange(len(sessions)), sessions.lengths.numpy())
-        known = flat >= reserved
-        shape = (cardinality, len(sessions))
+        super().__init__(window)
+        flat, owner = _events(window)
+        known = flat >= self.reserved
+        shape = (self.cardinality, len(window.sessions))
         within = sp.coo_matrix((np.ones(known.sum()), (flat[known], owner[known])), shape=shape).tocsr()
         within.data[:] = 1  # once a session, however often
         norm = sp.diags_array(1 / np.sqrt(np.maximum(np.diff(within.indptr) + damping, 1)))
-        blocks, size = [], max(1, _PAIRS_AT_ONCE // cardinality)
-        for begin in range(0, cardinality, size):
+        blocks, size = [], max(1, _PAIRS_AT_ONCE // self.cardinality)
+        for begin in range(0, self.cardinality, size):
             block = sp.csr_matrix(within[begin : begin + size] @ within.T)
             rows, columns = block.nonzero()
             block[rows[rows + begin == columns], columns[rows + begin == columns]] = 0
@@ -182,10 +167,16 @@ def _largest(block: sp.csr_matrix, count: int) -> sp.csr_matrix:
     return sp.coo_matrix((block.data[kept], (rows[kept], block.indices[kept])), shape=block.shape).tocsr()
 
 
-def _pairs(sessions: Sessions, item: str, reserved: int, steps: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _events(window: TrainingWindow) -> tuple[np.ndarray, np.ndarray]:
+    """The item and the session of every event."""
+    sessions = window.sessions
+    return sessions.values[window.item].numpy(), np.repeat(np.arange(len(sessions)), sessions.lengths.numpy())
+
+
+def _pairs(window: TrainingWindow, steps: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """For each distance from 1 to `steps`: the known items that far apart in a session, the earlier and the later."""
-    flat = sessions.values[item].numpy()
-    owner = np.repeat(np.arange(len(sessions)), sessions.lengths.numpy())
+    flat, owner = _events(window)
+    reserved = window.reserved
     for distance in range(1, steps + 1):
         before, after = flat[:-distance], flat[distance:]
         valid = (owner[:-distance] == owner[distance:]) & (before >= reserved) & (after >= reserved)

@@ -12,7 +12,7 @@ from torch import Tensor
 from common.artefacts import identity, read_manifest
 from common.errors import UserError
 from common.progress import say, step
-from modeling.baselines import Cooccurrence, Popularity
+from modeling.baselines import Cooccurrence, Popularity, TrainingWindow
 from modeling.compute import pick_device
 from modeling.data import Sessions, read_sessions
 from modeling.evaluation.bootstrap import by_session
@@ -159,8 +159,8 @@ def _same_features(model: Model, folder: Path) -> None:
 
 def scorers_of(trained: Model, train: Sessions, item: Feature) -> dict[str, tuple[Scorer, torch.device]]:
     """The model and the baselines, and where each of them scores."""
-    counts = (train, item.name, item.cardinality, item.reserved)
-    popularity, cooccurrence = Popularity(*counts), Cooccurrence(*counts)
+    window = TrainingWindow(train, item.name, item.cardinality, item.reserved)
+    popularity, cooccurrence = Popularity(window), Cooccurrence(window)
     cpu = torch.device("cpu")
     return {
         "model": (trained, next(trained.parameters()).device),

@@ -2,24 +2,13 @@
 
 import torch
 
-import modeling as tr
-from modeling.baselines import Cooccurrence, Popularity
+from modeling.baselines import Cooccurrence, Popularity, TrainingWindow
 
-
-def sessions(*rows: list[int]) -> tr.Sessions:
-    lengths = torch.tensor([0] + [len(row) for row in rows])
-    return tr.Sessions({"item_id": torch.tensor([i for row in rows for i in row])}, lengths.cumsum(0))
-
-
-TRAIN = sessions([3, 4, 5], [3, 4], [3, 5], [2, 4], [5, 3])
-
-
-def order(scores: torch.Tensor) -> list[int]:
-    return scores.argsort(descending=True, stable=True).tolist()
+from .counting import TRAIN, order, sessions
 
 
 def test_popularity_counts_every_event() -> None:
-    model = Popularity(TRAIN, "item_id", 7, 3)
+    model = Popularity(TrainingWindow(TRAIN, "item_id", 7, 3))
     # 3 four times; 4 and 5 three times; 6 never.
     (scores,) = model.scores(torch.tensor([[5, 4]]))
     assert scores[3:].tolist() == [4, 3, 3, 0]
@@ -27,7 +16,7 @@ def test_popularity_counts_every_event() -> None:
 
 
 def test_cooccurrence_counts_direct_successors_then_popularity() -> None:
-    model = Cooccurrence(TRAIN, "item_id", 7, 3)
+    model = Cooccurrence(TrainingWindow(TRAIN, "item_id", 7, 3))
     scores = model.scores(torch.tensor([[3, 0], [4, 3], [5, 0], [6, 0], [3, 2]]))
     # After 3 came 4 twice and 5 once: not 3 itself, although it is the most popular.
     assert order(scores[0])[:2] == [4, 5]
@@ -42,7 +31,7 @@ def test_cooccurrence_counts_direct_successors_then_popularity() -> None:
 
 
 def test_unknown_items_are_no_pairs() -> None:
-    model = Cooccurrence(sessions([2, 4], [4, 2], [4, 5]), "item_id", 7, 3)
+    model = Cooccurrence(TrainingWindow(sessions([2, 4], [4, 2], [4, 5]), "item_id", 7, 3))
     scores = model.scores(torch.tensor([[4]]))
     assert order(scores[0])[0] == 5
     assert model.pair_counts.tolist() == [1]

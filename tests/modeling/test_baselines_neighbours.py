@@ -1,44 +1,45 @@
 """Nearest sessions, against the formulas written out for one session after the other."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 import torch
 
 import modeling as tr
-from modeling.baselines import BASELINES, STAN, VSTAN, VSkNN
+from modeling.baselines import BASELINES, STAN, VSTAN, TrainingWindow, VSkNN
 
-
-def sessions(*rows: Sequence[int]) -> tr.Sessions:
-    lengths = torch.tensor([0] + [len(row) for row in rows])
-    return tr.Sessions({"item_id": torch.tensor([i for row in rows for i in row])}, lengths.cumsum(0))
+from .counting import sessions
 
 
 def test_v_sknn_by_hand() -> None:
     train = sessions([3, 4, 5], [4, 6], [7, 6])
-    (scores,) = VSkNN(train, "item_id", 9, 3).scores(torch.tensor([[3, 4, 0]]))
+    (scores,) = VSkNN(TrainingWindow(train, "item_id", 9, 3)).scores(torch.tensor([[3, 4, 0]]))
     # The first shares 3 (weight 1/2) and 4 (weight 1), the second 4; both match at the last item; the third nothing.
     assert scores[3:8].tolist() == pytest.approx([1.5 / 2.5, 1, 1.5 / 2.5, 1 / 2.5, 0], abs=1e-6)
     assert scores[8] < scores[7] < 1e-6  # popularity for what no neighbour has
-    (earlier,) = VSkNN(train, "item_id", 9, 3).scores(torch.tensor([[4, 8, 0]]))
-    (half,) = VSkNN(train, "item_id", 9, 3).scores(torch.tensor([[4, 2, 0]]))
+    (earlier,) = VSkNN(TrainingWindow(train, "item_id", 9, 3)).scores(torch.tensor([[4, 8, 0]]))
+    (half,) = VSkNN(TrainingWindow(train, "item_id", 9, 3)).scores(torch.tensor([[4, 2, 0]]))
     assert torch.allclose(earlier, half)  # an item without neighbours, or unknown, only takes a place
 
 
 def test_v_sknn_matches_late_items_first() -> None:
     train = sessions([3, 5], [4, 6])
-    (scores,) = VSkNN(train, "item_id", 7, 3, power=2, match_power=1).scores(torch.tensor([[3, 4]]))
+    (scores,) = VSkNN(TrainingWindow(train, "item_id", 7, 3), power=2, match_power=1).scores(torch.tensor([[3, 4]]))
     assert (scores[5] / scores[6]).item() == pytest.approx(0.25 / 2, abs=1e-6)
 
 
 def test_only_the_latest_are_looked_at() -> None:
     train = sessions([3, 4, 5], [3, 6], [3, 7])
     times = torch.tensor([2.0, 0.0, 1.0])
-    (scores,) = VSkNN(train, "item_id", 8, 3, times, neighbours=5, sample=2).scores(torch.tensor([[4, 3]]))
+    (scores,) = VSkNN(TrainingWindow(train, "item_id", 8, 3, times), neighbours=5, sample=2).scores(
+        torch.tensor([[4, 3]])
+    )
     assert scores[5] > scores[7] > 0.1
     assert scores[6] < 1e-6
-    (nearest,) = VSkNN(train, "item_id", 8, 3, times, neighbours=1, sample=3).scores(torch.tensor([[4, 3]]))
+    (nearest,) = VSkNN(TrainingWindow(train, "item_id", 8, 3, times), neighbours=1, sample=3).scores(
+        torch.tensor([[4, 3]])
+    )
     assert nearest[5] > 0.1
     assert (nearest[[6, 7]] < 1e-6).all()
 
@@ -46,7 +47,7 @@ def test_only_the_latest_are_looked_at() -> None:
 def test_of_equally_similar_sessions_the_latest_votes() -> None:
     train = sessions([3, 4], [3, 5], [3, 6])
     times = torch.tensor([1.0, 2.0, 0.0])
-    (scores,) = VSkNN(train, "item_id", 8, 3, times, neighbours=1).scores(torch.tensor([[3]]))
+    (scores,) = VSkNN(TrainingWindow(train, "item_id", 8, 3, times), neighbours=1).scores(torch.tensor([[3]]))
     assert scores[5] > 0.1
     assert (scores[[4, 6]] < 1e-6).all()
 
@@ -54,7 +55,7 @@ def test_of_equally_similar_sessions_the_latest_votes() -> None:
 def test_stan_by_hand() -> None:
     train = sessions([3, 4, 5], [4, 6])
     times = torch.tensor([0.0, 4.0])
-    model = STAN(train, "item_id", 8, 3, times, position_decay=1.0, days_decay=2.0, distance_decay=1.0)
+    model = STAN(TrainingWindow(train, "item_id", 8, 3, times), position_decay=1.0, days_decay=2.0, distance_decay=1.0)
     (scores,) = model.scores(torch.tensor([[3, 4]]))
     first = (math.exp(-1) + 1) / math.sqrt(2 * 3) * math.exp(-2)
     second = 1 / math.sqrt(2 * 2)
@@ -65,7 +66,7 @@ def test_stan_by_hand() -> None:
 
 
 def test_votes_of_very_old_neighbours_still_count() -> None:
-    model = STAN(sessions([3, 4], [5, 6]), "item_id", 8, 3, torch.tensor([0.0, 2000.0]), days_decay=5.0)
+    model = STAN(TrainingWindow(sessions([3, 4], [5, 6]), "item_id", 8, 3, torch.tensor([0.0, 2000.0])), days_decay=5.0)
     (scores,) = model.scores(torch.tensor([[3]]))
     assert scores[4] > 0.1
 
@@ -102,7 +103,7 @@ def test_vstan_equals_its_formula() -> None:
         "match_decay": 1.3,
         "rarity_weight": 0.5,
     }
-    model = VSTAN(sessions(*rows), "item_id", 20, 3, torch.tensor(times), **options)
+    model = VSTAN(TrainingWindow(sessions(*rows), "item_id", 20, 3, torch.tensor(times)), **options)
     queries = [torch.randint(2, 20, (n,), generator=generator).tolist() for n in (1, 5, 9, 3)]
     padded = torch.tensor([query + [0] * (9 - len(query)) for query in queries])
     for query, scores in zip(queries, model.scores(padded), strict=True):
@@ -115,7 +116,7 @@ def test_neither_batch_mates_nor_padding_nor_chunks_matter(
     name: str, sessions_of: Callable[..., tr.Sessions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = sessions_of(60, 12, 3, 0)
-    model = BASELINES[name](train, "item_id", 16, 3, torch.arange(60).double())
+    model = BASELINES[name](TrainingWindow(train, "item_id", 16, 3, torch.arange(60).double()))
     items = torch.tensor([[3, 4, 5, 0], [7, 0, 0, 0], [2, 15, 2, 9], [0, 0, 0, 0]])
     scores = model.scores(items)
     assert torch.isinf(scores[:, :3]).all()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modeling.baselines import Cooccurrence
+from modeling.baselines import Cooccurrence, TrainingWindow
 from modeling.data import Sessions
 from modeling.evaluation import (
     Exposure,
@@ -124,7 +124,7 @@ def test_all_next_items_equal_each_prefix_by_itself(
 
 def test_all_next_items_end_with_the_last_ones() -> None:
     train = sessions([3, 4, 5], [3, 4], [3, 5], [2, 4], [5, 3, 6])
-    baseline = Cooccurrence(train, "item_id", 7, 3)
+    baseline = Cooccurrence(TrainingWindow(train, "item_id", 7, 3))
     window = sessions([3, 4, 5, 3], [6, 5], [4, 2, 3])
 
     def scores(past: dict[str, Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ import modeling as tr
 import nextitem
 import screens
 from common.errors import UserError
-from modeling.baselines import Popularity
+from modeling.baselines import Popularity, TrainingWindow
 from modeling.data import read_sessions
 from modeling.evaluation import all_ranks, read_table
 from modeling.evaluation.sessions_file import compare, read_session_ids
@@ -89,7 +89,7 @@ def test_all_next_items_are_all_but_the_first(result: Any, features: Path) -> No
 def test_every_session_weighs_the_same_in_by_session(result: Any, features: Path) -> None:
     item = Feature("item_id", "categorical", 15, 3, True)
     window = read_sessions(features, "test", [item])
-    baseline = Popularity(read_sessions(features, "train", [item]), "item_id", 15, 3)
+    baseline = Popularity(TrainingWindow(read_sessions(features, "train", [item]), "item_id", 15, 3))
     found = all_ranks(lambda past: baseline.scores(past["item_id"]), window, item, 8, "last")
     means = [float((own <= 4).double().mean()) for own in found.split((window.lengths - 1).tolist())]
     figure = result["all_next"]["by_session"]["popularity"]["recall@4"]
