@@ -16,14 +16,13 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from common.artefacts import read_manifest
 from common.display import show_table
 from preprocessing.preprocess import load_workflow
-from serving.columns import convert_events
 from serving.compile import compile_workflow
 from serving.runtime.program import RequestProgram
+from serving.verify import both_ways
 
 SESSIONS, ROUNDS = 50, 5
 
@@ -33,14 +32,10 @@ def main(features: Path) -> None:
     warnings.simplefilter("ignore")
     read_manifest(features, "features", "nextitem preprocess")
     request = json.loads((features / "request.json").read_text())
-    roles = {column["role"]: column["name"] for column in request["columns"]}
     workflow = load_workflow(features)
     program = RequestProgram(*compile_workflow(workflow, request))
-    sample = pq.read_table(features / "sample.parquet")
-    wire = convert_events(sample.to_pydict(), {column["name"]: column["type"] for column in request["columns"]})
-    frame = sample.to_pandas()
-    frame[roles["time"]] = next(c for c in program.columns if c.role == "time").decode(wire[roles["time"]])
-    sessions = frame[roles["session"]].to_numpy()
+    wire, frame = both_ways(program, features / "sample.parquet")
+    sessions = frame[program.session].to_numpy()
     rows = [np.flatnonzero(sessions == session) for session in list(dict.fromkeys(sessions))[:SESSIONS]]
     requests = [{name: values[r] for name, values in wire.items()} for r in rows]
     frames = [frame.iloc[r].reset_index(drop=True) for r in rows]

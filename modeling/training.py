@@ -179,19 +179,19 @@ def train(
         if model.catalogue_size < 1:
             raise UserError(f"{features} has no items to recommend")
         inputs = {"features": identity(features), **day_identities(features, [window, valid_window])}
-        with new_folder(output, "model", settings.model_dump(mode="json"), inputs) as folder:
+        given = settings.model_dump(mode="json")
+        with new_folder(output, "model", given, inputs) as folder:
             history, report = fit(model, windows["train"], windows["valid"], settings, device)
             report = {"windows": chosen, **report, **peak_mib(device)}
             with step("Writing the model card"):
                 figures = measure(model.eval(), windows["train"], windows["valid"], settings.exclude, device)
                 facts = {**report, "epochs_allowed": settings.epochs, "seconds": time.perf_counter() - began}
-                listed = [feature.name for feature in model.features]
+                inputs_of = [feature.name for feature in model.features]
                 known = names(features) if names else []
-                given = settings.model_dump(mode="json")
-                write_card(folder.path / "report.html", facts, history, given, figures, known, listed)
+                write_card(folder.path / "report.html", facts, history, given, figures, known, inputs_of)
             lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line in history)
             (folder.path / "history.jsonl").write_text(lines, encoding="utf-8")
-            model.cpu().eval()
+            model.cpu()
             model.save(folder.path, description(model, settings, schema))
             with step("Exporting TorchScript"):
                 export_torchscript(model, folder.path / MODEL_PT, settings.exclude)

@@ -101,6 +101,13 @@ def tls_context(ca_file: Path | str | None = None) -> ssl.SSLContext:
         raise UserError(f"{ca_file} holds no certificates in PEM ({reason})") from error
 
 
+def open_http(place: str, timeout: float, context: ssl.SSLContext | None = None) -> closing[http.client.HTTPConnection]:
+    """A connection to ``host:port``, over TLS with a context, that is closed at the end of a ``with``."""
+    if context:
+        return closing(http.client.HTTPSConnection(place, timeout=timeout, context=context))
+    return closing(http.client.HTTPConnection(place, timeout=timeout))
+
+
 def ask_http(
     address: Address,
     method: str,
@@ -134,14 +141,9 @@ def ask_http(
     UserError
         When no server answers with JSON.
     """
-    host, _, port = address.place.rpartition(":")
-    connection: http.client.HTTPConnection
-    if address.tls:
-        connection = http.client.HTTPSConnection(host, int(port), timeout=timeout, context=tls_context(ca_file))
-    else:
-        connection = http.client.HTTPConnection(host, int(port), timeout=timeout)
+    context = tls_context(ca_file) if address.tls else None
     try:
-        with closing(connection):
+        with open_http(address.place, timeout, context) as connection:
             connection.request(method, path, headers=http_headers(find_token(token)))
             answer = connection.getresponse()
             text = answer.read()

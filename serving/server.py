@@ -26,6 +26,7 @@ from types import FrameType, TracebackType
 from common.errors import UserError
 from common.progress import step
 from serving import MODEL, binaries, logs, triton_log
+from serving.address import open_http
 from serving.edge.settings import MAX_BODY_BYTES, EdgeSettings
 from serving.ports import check_ports
 from serving.processes import end, end_group, launch, launch_edge
@@ -236,15 +237,9 @@ class TritonServer:
                 time.sleep(0.1)
 
     def _ready(self, model: str) -> bool:
-        context = self.security.own_context()
-        address, token = self.addresses["http"], self.security.token
-        connection: http.client.HTTPConnection
-        if context:
-            connection = http.client.HTTPSConnection(address, timeout=5, context=context)
-        else:
-            connection = http.client.HTTPConnection(address, timeout=5)
-        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-            connection.request("GET", f"/v2/models/{model}/ready", headers=http_headers(token))
+        asked = open_http(self.addresses["http"], 5, self.security.own_context())
+        with asked as connection, contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", f"/v2/models/{model}/ready", headers=http_headers(self.security.token))
             return connection.getresponse().status == 200
         return False
 

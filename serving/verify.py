@@ -42,12 +42,7 @@ def verify(workflow: nvtabular.Workflow, program: RequestProgram, sample: Path) 
         When they differ: names the feature and the session.
     """
     with step("Comparing the compiled workflow with NVTabular's") as bar:
-        table = pq.read_table(sample)
-        wire = convert_events(table.to_pydict(), {column.name: column.type for column in program.columns})
-        frame = table.to_pandas()
-        for column in program.columns:
-            if column.role == "time":
-                frame[column.name] = column.decode(wire[column.name])
+        wire, frame = both_ways(program, sample)
         # Sessions that are too short to learn from are answered all the same.
         group: Any = workflow.output_node.op
         shortest, group.min_length = group.min_length, 1
@@ -59,6 +54,25 @@ def verify(workflow: nvtabular.Workflow, program: RequestProgram, sample: Path) 
         compared = compare(offline, online)
         bar.say(f"{compared:,} sessions, no difference")
     return compared
+
+
+def both_ways(program: RequestProgram, sample: Path) -> tuple[dict[str, Any], Any]:
+    """Raw events as a client sends them to the program, arrays by column, and as the workflow takes them, a DataFrame.
+
+    Parameters
+    ----------
+    program : RequestProgram
+        Says which columns there are.
+    sample : Path
+        Parquet of raw events.
+    """
+    table = pq.read_table(sample)
+    wire = dict(convert_events(table.to_pydict(), {column.name: column.type for column in program.columns}))
+    frame = table.to_pandas()
+    for column in program.columns:
+        if column.role == "time":
+            frame[column.name] = column.decode(wire[column.name])
+    return wire, frame
 
 
 def compare(offline: Mapping[str, Any], online: Sessions) -> int:

@@ -7,9 +7,7 @@ and divided by the requests that Triton says it has answered between: warm-up an
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 from common.errors import UserError
 from serving import MODEL
+from serving.address import Address, ask_http
 from serving.binaries import Program
 from serving.loadtest import WINDOWS, measure
 from serving.server import TritonServer
@@ -115,8 +114,7 @@ def _ticks(stat: str, group: int) -> int:
 
 def requests_answered(address: str) -> int:
     """How many requests to the model ``nextitem`` Triton has answered, by its own statistics."""
-    with urllib.request.urlopen(f"http://{address}/v2/models/{MODEL}/stats", timeout=30) as reply:
-        return count_of(json.load(reply))
+    return count_of(ask_http(Address.parse(address, "http"), "GET", f"/v2/models/{MODEL}/stats")[1])
 
 
 def count_of(statistics: Mapping[str, Any]) -> int:

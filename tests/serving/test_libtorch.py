@@ -1,7 +1,6 @@
 """The model as a Triton model of its own: what it takes, how it is asked, and how its versions come and go."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +18,8 @@ from serving import MODEL, RANKER
 from serving.repository import add_ranker, change, recover, remove_ranker, versions
 from serving.runtime.remote import NO_LIST, PlainRanker, ask_module
 from serving.triton_log import failure_reason
+
+from .cut_off import cut_off
 
 KIND = ("model_repository", "nextitem export")
 PRICE = Feature("price", "continuous", None, 0, True)
@@ -113,22 +114,12 @@ def test_the_model_comes_before_the_version_that_asks_it_and_both_go_together(re
 @pytest.mark.parametrize("after", range(7))
 def test_cut_off_anywhere_the_repository_is_whole(repository, tmp_path, monkeypatch, after):
     """Three renames bring the model in, four the version that asks it; the process ends after so many of them."""
-    real, done = Path.rename, []
-
-    def rename(path, target):
-        if len(done) == after:
-            raise KeyboardInterrupt
-        done.append(target)
-        return real(path, target)
 
     def deploy():
         add_ranker(repository, version(tmp_path / "staged" / RANKER, 2))
         change(repository, {2: 1.0}, version(tmp_path / "staged" / MODEL, 2))
 
-    monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(KeyboardInterrupt):
-        deploy()
-    monkeypatch.undo()
+    cut_off(monkeypatch, after, deploy)
     recover(repository)
     old, half, new = ([1], [1]), ([1, 2], [1]), ([1, 2], [1, 2])
     assert there(repository) == (old if after < 2 else half if after < 6 else new)

@@ -1,7 +1,6 @@
 """A repository that changes: whole after every kill, and only with versions that are there."""
 
 import json
-from pathlib import Path
 
 import pytest
 import tritonclient.grpc.model_config_pb2 as triton
@@ -10,6 +9,8 @@ from google.protobuf import text_format
 from common.artefacts import new_folder, read_manifest
 from common.errors import UserError
 from serving.repository import change, check_shares, current_shares, read_config, recover, versions
+
+from .cut_off import cut_off
 
 KIND = ("model_repository", "nextitem export")
 
@@ -51,18 +52,7 @@ def test_a_version_is_added_shares_the_sessions_and_takes_them_all(repository, t
 @pytest.mark.parametrize("after", range(4))
 def test_cut_off_anywhere_it_is_the_old_one_or_the_new_one(repository, tmp_path, monkeypatch, after):
     """A change is four renames; the process ends after so many of them."""
-    real, done = Path.rename, []
-
-    def rename(path, target):
-        if len(done) == after:
-            raise KeyboardInterrupt
-        done.append(target)
-        return real(path, target)
-
-    monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(KeyboardInterrupt):
-        change(repository, {2: 1.0}, version(tmp_path / "staged", 2))
-    monkeypatch.undo()
+    cut_off(monkeypatch, after, lambda: change(repository, {2: 1.0}, version(tmp_path / "staged", 2)))
     recover(repository)
     old, new = ([1], {1: 1.0}), ([1, 2], {2: 1.0})
     assert state(repository) == (new if after == 3 else old)
