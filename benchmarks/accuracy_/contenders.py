@@ -17,11 +17,12 @@ from common.progress import say, step
 from modeling.baselines import BASELINES, TrainingWindow
 from modeling.baselines.gru4rec import gru4rec
 from modeling.compute import pick_device, threads
+from modeling.construction import build_model
 from modeling.data import Sessions
 from modeling.evaluation import ranks
+from modeling.fitting import GOAL, fit
 from modeling.ranking_metric import summary
 from modeling.settings import ModelSettings
-from modeling.training import GOAL, build_model, fit
 
 GRU4REC = "gru4rec"
 # Chosen on the validation window of the clothing shop; with the rates of transformers it learns far too slowly.

@@ -21,10 +21,11 @@ from benchmarks.server.workflow import fit
 from common.artefacts import identity, new_folder
 from common.errors import UserError
 from common.progress import say, step
+from modeling.construction import build_model
 from modeling.export.torchscript import MODEL_PT, export_torchscript
 from modeling.schema import features_of, max_length_of, read_schema
 from modeling.settings import ModelSettings
-from modeling.training import build_model, description
+from modeling.training import description
 from preprocessing.preprocess import load_workflow, preprocess
 
 

@@ -47,7 +47,7 @@ class GRU(nn.Module):
 
 
 def gru4rec(item: Feature, max_sequence_length: int, settings: ModelSettings) -> Model:
-    """An untrained GRU4Rec over item ids, to be trained by `modeling.training.fit`.
+    """An untrained GRU4Rec over item ids, to be trained by `modeling.fitting.fit`.
 
     Parameters
     ----------

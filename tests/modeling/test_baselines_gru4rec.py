@@ -8,8 +8,8 @@ import torch
 import modeling as tr
 from modeling.baselines.gru4rec import GRU, gru4rec
 from modeling.checks import CHECKS, cell_maker, run_check
+from modeling.fitting import fit
 from modeling.schema import Feature
-from modeling.training import fit
 
 
 @pytest.mark.parametrize("name", [name for name in CHECKS if name not in ("learns", "exports")])

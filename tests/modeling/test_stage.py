@@ -14,7 +14,7 @@ import modeling as tr
 from common.artefacts import identity, read_manifest
 from common.errors import UserError
 from common.settings import validate
-from modeling import training
+from modeling import fitting, training
 from modeling.backbones.objectives import SUPPORTED
 from modeling.compute import pick_device
 from modeling.data import Sessions, read_sessions
@@ -133,7 +133,7 @@ def test_early_stopping_keeps_the_best_epoch(features: Path, tmp_path: Path, mon
         weights.append(model.inputs.item_table.weight.detach().clone())
         return torch.tensor([1.0 if i < 10 * share else 99.0 for share in [next(quality)] for i in range(10)])
 
-    monkeypatch.setattr(training, "ranks", ranks)
+    monkeypatch.setattr(fitting, "ranks", ranks)
     report = tr.train(features, tmp_path / "model", tr.ModelSettings(**{**QUICK, "epochs": 5, "patience": 2}))
     assert (report["epochs"], report["best_epoch"]) == (4, 2)
     assert report["valid"]["recall@20"] == 0.5

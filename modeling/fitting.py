@@ -1,0 +1,112 @@
+"""Training on a window's sessions with early stopping on another: what the training stage runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.progress import step
+from modeling.data import Sessions
+from modeling.evaluation import ranks
+from modeling.model import Model
+from modeling.ranking_metric import summary
+from modeling.settings import ModelSettings
+
+GOAL = "ndcg@20"
+_WARM_UP = 0.05
+_CLIP = 1.0
+
+
+def _optimizer(model: nn.Module, settings: ModelSettings) -> torch.optim.Optimizer:
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    others = [p for p in model.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def _rate(progress: float) -> float:
+    """Share of the highest learning rate, after this share of the run: a linear warm-up, then half a cosine."""
+    if progress < _WARM_UP:
+        return max(progress, 1e-3) / _WARM_UP
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - _WARM_UP) / (1 - _WARM_UP))))
+
+
+def fit(
+    model: Model, train_sessions: Sessions, valid: Sessions, settings: ModelSettings, device: torch.device
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Train in place and leave the best weights in the model.
+
+    Returns
+    -------
+    list of dict
+        A line an epoch: loss, throughput, validation metrics.
+    dict
+        The report that `train` returns.
+    """
+    item = model.inputs.item
+    optimizer = _optimizer(model, settings)
+    shuffle = torch.Generator().manual_seed(settings.seed)
+    steps = math.ceil(len(train_sessions) / settings.batch_size) * settings.epochs
+    history: list[dict[str, Any]] = []
+    best: dict[str, Any] = {"epoch": 0, GOAL: -1.0}
+    weights: dict[str, Tensor] = {}
+    began, done, training_seconds = time.perf_counter(), 0, 0.0
+    for epoch in range(1, settings.epochs + 1):
+        model.train()
+        total, targets, epoch_began, out_of_time = 0.0, 0, time.perf_counter(), False
+        with step(f"Epoch {epoch}", len(train_sessions)) as bar:
+            for chosen, columns in train_sessions.batches(settings.batch_size, model.max_sequence_length, shuffle):
+                share = done / steps
+                if settings.max_minutes:
+                    spent = (time.perf_counter() - began) / (60 * settings.max_minutes)
+                    share, out_of_time = max(share, spent), spent >= 1
+                if out_of_time:
+                    break
+                for group in optimizer.param_groups:
+                    group["lr"] = settings.learning_rate * _rate(share)
+                result = model({name: value.to(device) for name, value in columns.items()}, training=True)
+                done += 1
+                if result["targets"]:
+                    result["loss"].backward()
+                    nn.utils.clip_grad_norm_(model.parameters(), _CLIP)
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+                    total += result["loss"].item() * result["targets"]
+                    targets += result["targets"]
+                bar.advance(len(chosen))
+            seconds = time.perf_counter() - epoch_began
+            training_seconds += seconds
+            model.eval()
+            found = ranks(model, valid, item, model.max_sequence_length, settings.exclude, device=device)
+            metrics = summary(found[~found.isnan()])
+            rate = len(train_sessions) / seconds if seconds else 0.0
+            bar.say(f"loss {total / max(1, targets):.4f}, valid NDCG@20 {metrics[GOAL]:.4f}, {rate:,.0f} sessions/s")
+        if not targets and not weights:
+            raise UserError("no training session has a known item to predict: check the training window")
+        line = {"epoch": epoch, "loss": total / max(1, targets), "sessions_per_s": rate, **metrics}
+        history.append(line)
+        if metrics[GOAL] > best[GOAL]:
+            best = {**line}
+            weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        if out_of_time or epoch - best["epoch"] >= settings.patience:
+            break
+    model.load_state_dict(weights)
+    report = {
+        "architecture": settings.architecture,
+        "masking": settings.objective,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "catalogue_size": model.catalogue_size,
+        "sessions": len(train_sessions),
+        "epochs": len(history),
+        "best_epoch": best["epoch"],
+        "train_seconds": training_seconds,
+        "train_sessions_per_s": len(train_sessions) * len(history) / training_seconds,
+        "device": str(device),
+        "valid": {name: value for name, value in best.items() if "@" in name},
+    }
+    return history, report
