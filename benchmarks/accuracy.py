@@ -1,13 +1,16 @@
 """How well the next item is found: our models beside the baselines that must be beaten, on the same split.
 
-    python -m benchmarks.accuracy examples/eshop_clothing_2008.yaml [--data-root FOLDER] [--models gpt2,xlnet:mlm]
-                                  [--seeds 0,1,2] [--epochs N] [--minutes M] [--output FOLDER] [--json]
+    python -m benchmarks.accuracy examples/eshop_clothing_2008.yaml [--data-root FOLDER] [--models accurate,xlnet:mlm]
+                                  [--seeds 0,1,2] [--epochs N] [--minutes M] [--with-t4r] [--output FOLDER] [--json]
 
 The data set is preprocessed as its YAML says. For the last item of each test session the whole catalogue is ranked, by
 one code for all (`modeling.evaluation.ranks`); what the YAML's ``model.exclude`` names is struck, and sessions whose
 last item training never saw are left out. Baselines (`modeling.baselines`) are fitted on the training window with each
 of a few settings, of which the validation window chooses. Models are trained with the YAML's settings, once a seed, and
-stopped early by the validation window; gru4rec is the recurrent network of the literature.
+stopped early by the validation window, and shown without and with the counts that ``nextitem train`` adds to them;
+presets (``accurate``, ``fast``) are models too. gru4rec is the recurrent network of the literature. ``--with-t4r`` adds
+Transformers4Rec 23.12, GPT-2 causal and XLNet masked, with item ids alone and with side features: its models in an
+environment of its own (`benchmarks.t4r`), in the same training loop and ranked by the same code.
 
 Intervals are 95%, by resampling sessions. The difference of NDCG@20 to the baseline that is best on validation is
 paired by session; a star says that it is more than chance among sessions. Of several seeds the table has the mean, and
@@ -21,13 +24,14 @@ import json
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small matrices
 
 import torch
 
-from benchmarks.accuracy_ import contenders
+from benchmarks.accuracy_ import contenders, t4r
 from benchmarks.accuracy_.data import prepare
 from benchmarks.accuracy_.page import write
 from benchmarks.accuracy_.summary import GOAL, METRICS, measured, rows_of, settings_of, verdict
@@ -37,11 +41,17 @@ from common.progress import say
 from modeling.baselines import BASELINES
 from pipeline import Run, load_run
 
-MODELS = ("gpt2", "xlnet:mlm", contenders.GRU4REC)
+MODELS = ("accurate", "fast", "gpt2", "xlnet:mlm", contenders.GRU4REC)
 
 
 def compare(
-    run: Run, models: list[str], baselines: list[str], seeds: list[int], resamples: int = 1000
+    run: Run,
+    models: list[str],
+    baselines: list[str],
+    seeds: list[int],
+    resamples: int = 1000,
+    with_t4r: bool = False,
+    epochs: int | None = None,
 ) -> dict[str, Any]:
     """Fit and measure all contenders.
 
@@ -57,6 +67,10 @@ def compare(
         Of the models.
     resamples : int
         Of the bootstrap.
+    with_t4r : bool
+        Whether Transformers4Rec takes part.
+    epochs : int, optional
+        At most so many for all models, presets too.
 
     Returns
     -------
@@ -72,19 +86,23 @@ def compare(
     for name in baselines:
         if name not in BASELINES:
             raise UserError(f"--baselines {name}: must be of {', '.join(BASELINES)}")
-    runs = {spec: contenders.runs_of(spec, run.model, seeds) for spec in models}
-    data = prepare(run)
-    found = [contenders.baseline(name, data, run.model.exclude) for name in baselines]
-    results = [result for result in found if result is not None]
-    if not results:
-        raise UserError("--baselines: at least one is needed, to be compared with")
-    if not measured(results[0])["sessions"]:
-        raise UserError(f"{run.name}: no test session's last item occurs in training: change split")
-    results += [contenders.model(spec, data, settings) for spec, settings in runs.items()]
+    runs = {spec: contenders.runs_of(spec, run.model, seeds, epochs) for spec in models}
+    with TemporaryDirectory() as scratch:
+        features = Path(scratch) / "features"
+        data = prepare(run, features)
+        found = [contenders.baseline(name, data, run.model.exclude) for name in baselines]
+        results = [result for result in found if result is not None]
+        if not results:
+            raise UserError("--baselines: at least one is needed, to be compared with")
+        if not measured(results[0])["sessions"]:
+            raise UserError(f"{run.name}: no test session's last item occurs in training: change split")
+        results += [found for spec, settings in runs.items() for found in contenders.model(spec, data, settings)]
+        if with_t4r:
+            results += t4r.contenders(data, features, run.model, seeds)
     return {
         "name": run.name,
         "exclude": run.model.exclude,
-        "seeds": seeds if models else [],
+        "seeds": seeds if models or with_t4r else [],
         "items": data.item.cardinality - data.item.reserved,
         **measured(results[0]),
         "rows": rows_of(results, resamples),
@@ -122,11 +140,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path, help="description of the data set")
     parser.add_argument("--data-root", type=Path, help="folder of the event files; the YAML's otherwise")
-    parser.add_argument("--models", default=",".join(MODELS), help="architecture[:masking] or gru4rec; '' for none")
+    parser.add_argument(
+        "--models", default=",".join(MODELS), help="architecture[:masking], a preset, or gru4rec; '' for none"
+    )
     parser.add_argument("--baselines", default=",".join(contenders.DEFAULT), help="which baselines")
     parser.add_argument("--seeds", default="0", help="of the models, such as 0,1,2")
     parser.add_argument("--epochs", type=int, help="at most so many, instead of the YAML's number")
     parser.add_argument("--minutes", type=float, help="stop the training of each model then")
+    parser.add_argument("--with-t4r", action="store_true", help="Transformers4Rec 23.12 too, installed on first use")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a setting of the YAML")
     parser.add_argument("--output", type=Path, default=Path("accuracy"), help="folder for the JSON and the page")
     parser.add_argument("--json", action="store_true", help="machine-readable results on standard output")
@@ -140,7 +161,9 @@ def main() -> None:
             raise UserError(f"--seeds {options.seeds}: write whole numbers, such as 0,1,2")
         seeds = [int(seed) for seed in _listed(options.seeds)]
         run = load_run(options.dataset, options.data_root, options.set)
-        result = compare(run, _listed(options.models), _listed(options.baselines), seeds)
+        result = compare(
+            run, _listed(options.models), _listed(options.baselines), seeds, 1000, options.with_t4r, options.epochs
+        )
     except UserError as error:
         sys.exit(f"error: {error}")
     options.output.mkdir(parents=True, exist_ok=True)

@@ -8,11 +8,25 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 console = Console(stderr=True, highlight=False)
+
+
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Show no steps for a while: those inside a step that has a bar of its own."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
 
 
 class Bar:
@@ -53,7 +67,7 @@ def step(description: str, total: float | None = None, quiet: bool = False) -> I
     Bar
         The handle to report through.
     """
-    if quiet:
+    if quiet or _quiet.get():
         yield Bar(None, total, description)
         return
     began = time.perf_counter()

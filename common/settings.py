@@ -22,6 +22,26 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """The keys and values of a YAML file, as they stand there.
+
+    Raises
+    ------
+    UserError
+        When the file is missing, is not YAML, or holds something else.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold keys and values, such as 'name: my_shop'; see examples/")
+    return content
+
+
 def load_yaml(path: Path | str, kind: type[S], overrides: Mapping[str, Any] | None = None) -> S:
     """Read and validate a YAML file.
 
@@ -39,15 +59,7 @@ def load_yaml(path: Path | str, kind: type[S], overrides: Mapping[str, Any] | No
     UserError
         When the file is missing, is not YAML, or a key or value is wrong: names the file and the key.
     """
-    path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold keys and values, such as 'name: my_shop'; see examples/")
+    content = read_yaml(path)
     for key, value in (overrides or {}).items():
         branch = content
         *parents, leaf = key.split(".")

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from common.days import window_files
 from common.errors import UserError
 from common.progress import step
-from modeling.data import Sessions
+from modeling.data import Sessions, read_sessions
 from modeling.evaluation import ranks
+from modeling.loader import IN_MEMORY_BYTES
+from modeling.loading.parts import parts_of
+from modeling.loading.stream import SessionStream
 from modeling.model import Model
 from modeling.ranking_metric import summary
 from modeling.settings import ModelSettings
@@ -36,10 +42,58 @@ def _rate(progress: float) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - _WARM_UP) / (1 - _WARM_UP))))
 
 
+def training_window(
+    features: Path | str, window: str, model: Model, settings: ModelSettings
+) -> tuple[Sessions | SessionStream, Sessions]:
+    """The sessions to train on: in memory, or streamed where their columns would take more than 2 GiB.
+
+    Parameters
+    ----------
+    features, window
+        As for `read_sessions`.
+    model : Model
+        Says which columns, and how many events of a session.
+    settings : ModelSettings
+        Batch size and seed.
+
+    Returns
+    -------
+    Sessions or SessionStream
+        What `fit` takes.
+    Sessions
+        The same, for tables of counts; of what is streamed the item ids alone.
+    """
+    files = window_files(features, window)
+    if sum(part.size for part in parts_of(files, model.features)) <= IN_MEMORY_BYTES:
+        whole = read_sessions(features, window, model.features)
+        return whole, whole
+    stream = SessionStream.of(
+        files, model.features, batch_size=settings.batch_size, limit=model.max_sequence_length, seed=settings.seed
+    )
+    return stream, read_sessions(features, window, [model.inputs.item])
+
+
+def _batches(
+    sessions: Sessions | SessionStream, batch_size: int, limit: int, shuffle: torch.Generator
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """A pass over all sessions in another order."""
+    if isinstance(sessions, SessionStream):
+        return iter(sessions)
+    return sessions.batches(batch_size, limit, shuffle)
+
+
 def fit(
-    model: Model, train_sessions: Sessions, valid: Sessions, settings: ModelSettings, device: torch.device
+    model: Model,
+    train_sessions: Sessions | SessionStream,
+    valid: Sessions,
+    settings: ModelSettings,
+    device: torch.device,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train in place and leave the best weights in the model.
+
+    `train_sessions` may be streamed: `training_window` decides. Its batches are then those of the stream.
+    `on_epoch` gets each line of the history as it comes, and may end training with an exception.
 
     Returns
     -------
@@ -51,7 +105,8 @@ def fit(
     item = model.inputs.item
     optimizer = _optimizer(model, settings)
     shuffle = torch.Generator().manual_seed(settings.seed)
-    steps = math.ceil(len(train_sessions) / settings.batch_size) * settings.epochs
+    sessions = train_sessions.sessions if isinstance(train_sessions, SessionStream) else len(train_sessions)
+    steps = math.ceil(sessions / settings.batch_size) * settings.epochs
     history: list[dict[str, Any]] = []
     best: dict[str, Any] = {"epoch": 0, GOAL: -1.0}
     weights: dict[str, Tensor] = {}
@@ -59,8 +114,8 @@ def fit(
     for epoch in range(1, settings.epochs + 1):
         model.train()
         total, targets, epoch_began, out_of_time = 0.0, 0, time.perf_counter(), False
-        with step(f"Epoch {epoch}", len(train_sessions)) as bar:
-            for chosen, columns in train_sessions.batches(settings.batch_size, model.max_sequence_length, shuffle):
+        with step(f"Epoch {epoch}", sessions) as bar:
+            for chosen, columns in _batches(train_sessions, settings.batch_size, model.max_sequence_length, shuffle):
                 share = done / steps
                 if settings.max_minutes:
                     spent = (time.perf_counter() - began) / (60 * settings.max_minutes)
@@ -84,12 +139,14 @@ def fit(
             model.eval()
             found = ranks(model, valid, item, model.max_sequence_length, settings.exclude, device=device)
             metrics = summary(found[~found.isnan()])
-            rate = len(train_sessions) / seconds if seconds else 0.0
+            rate = sessions / seconds if seconds else 0.0
             bar.say(f"loss {total / max(1, targets):.4f}, valid NDCG@20 {metrics[GOAL]:.4f}, {rate:,.0f} sessions/s")
         if not targets and not weights:
             raise UserError("no training session has a known item to predict: check the training window")
         line = {"epoch": epoch, "loss": total / max(1, targets), "sessions_per_s": rate, **metrics}
         history.append(line)
+        if on_epoch is not None:
+            on_epoch(line)
         if metrics[GOAL] > best[GOAL]:
             best = {**line}
             weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -101,11 +158,11 @@ def fit(
         "masking": settings.objective,
         "parameters": sum(p.numel() for p in model.parameters()),
         "catalogue_size": model.catalogue_size,
-        "sessions": len(train_sessions),
+        "sessions": sessions,
         "epochs": len(history),
         "best_epoch": best["epoch"],
         "train_seconds": training_seconds,
-        "train_sessions_per_s": len(train_sessions) * len(history) / training_seconds,
+        "train_sessions_per_s": sessions * len(history) / training_seconds,
         "device": str(device),
         "valid": {name: value for name, value in best.items() if "@" in name},
     }

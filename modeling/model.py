@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modeling.checkpoint import load, save
+from modeling.evidence.module import ItemEvidence
 from modeling.padding import pad_inputs, prefixes
 from modeling.ranking import EXCLUDE, best_by_blocks, restrict, strike
 from modeling.sequence import lengths, most_recent, without_last
@@ -42,12 +43,16 @@ class Model(nn.Module):
         The most events of a session, the one to predict among them; the inputs' by default, which it cannot exceed.
     top_k : int, optional
         Answer with the best `top_k` only: ``(scores, ids)`` instead of all scores.
+    evidence : ItemEvidence, optional
+        Counts that are added to the scores of the next item; see `modeling.evidence`. Training does not see it.
 
     Raises
     ------
     ValueError
         When the arguments do not fit each other.
     """
+
+    evidence: ItemEvidence | None
 
     def __init__(
         self,
@@ -58,6 +63,7 @@ class Model(nn.Module):
         name: str | None = None,
         max_sequence_length: int | None = None,
         top_k: int | None = None,
+        evidence: ItemEvidence | None = None,
     ) -> None:
         super().__init__()
         if not head:
@@ -74,6 +80,7 @@ class Model(nn.Module):
         self.head_reduction = head_reduction
         self.optimizer = optimizer
         self.top_k = top_k
+        self.evidence = evidence
         own = getattr(self.inputs, "max_sequence_length", None)
         if max_sequence_length and own and not 2 <= max_sequence_length <= own:
             raise ValueError(f"max_sequence_length must be from 2 to the inputs' {own}, not {max_sequence_length}")
@@ -81,7 +88,7 @@ class Model(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """The heads, described."""
-        names = ("head_weights", "head_reduction", "top_k")
+        names = ("head_weights", "head_reduction", "top_k", "evidence")
         own = {name: getattr(self, name) for name in names}
         return {"heads": self._heads, "max_sequence_length": self._limit, **own}
 
@@ -229,7 +236,17 @@ class Model(nn.Module):
     def _predict(self, columns: dict[str, Tensor], names: Sequence[str] | None = None) -> dict[str, Any]:
         # Training predicts from at most this many events; see TabularSequenceFeatures.
         recent = self._recent(columns, less=1)
-        return {name: value for head in self._heads for name, value in head.predict(recent, names).items()}
+        found = {name: value for head in self._heads for name, value in head.predict(recent, names).items()}
+        if self.evidence is not None:
+            items = recent[self.inputs.item.name]
+            own = {name for name, held_out in self._tasks() if held_out} & found.keys()
+            found.update({name: self.evidence.added(found[name], items) for name in own})
+        return found
+
+    def scores(self, columns: dict[str, Tensor]) -> Tensor:
+        """Scores of the next item [B, cardinality] for columns of at most ``max_sequence_length - 1`` events."""
+        found: Tensor = self.head.scores(columns)
+        return found if self.evidence is None else self.evidence.added(found, columns[self.inputs.item.name])
 
     def _test(self, columns: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Any]:
         next_item = [name for name, held_out in self._tasks() if held_out]

@@ -24,6 +24,7 @@ _HOMES = (
     "tasks.next_item",
     "tasks.regression",
     "tasks.head",
+    "evidence.module",
     "model",
 )
 

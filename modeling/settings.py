@@ -47,10 +47,18 @@ class ModelSettings(Settings):
         None, gt=0, description="stop training then; the learning rate decays to fit. Makes a run depend on speed"
     )
     seed: int = Field(0, ge=0, description="of weights, dropout, masks and shuffling")
+    evidence: bool = Field(
+        True, description="add counts of pairs of items to the scores, weighed by the validation window, if that helps"
+    )
     exclude: Literal["none", "last", "seen"] = Field(
         "last", description="items of the session that are never recommended"
     )
     top_k: int = Field(100, ge=1, description="the most recommendations a request may ask for")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of the products in training: bfloat16 is faster where the processor or the GPU has instructions "
+        "for it; sums and weights stay in float32",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     threads: int | None = Field(None, ge=1, description="CPU threads; by default half of the cores")
 

@@ -21,8 +21,9 @@ from common.progress import step
 from modeling.compute import pick_device, threads
 from modeling.construction import build_model
 from modeling.data import read_sessions
+from modeling.evidence.fitting import add_evidence
 from modeling.export.torchscript import MODEL_PT, export_torchscript
-from modeling.fitting import fit
+from modeling.fitting import fit, training_window
 from modeling.inputs.item_vectors import read_vectors
 from modeling.model import Model
 from modeling.report import measure, peak_mib, write_card
@@ -60,7 +61,8 @@ def train(
     dict
         ``{"windows": {"train", "valid"}, "architecture", "masking", "parameters", "catalogue_size", "sessions",
         "epochs", "best_epoch", "train_sessions_per_s", "train_seconds", "device", "peak_mib",
-        "valid": {"recall@10": ..., ...}}``. The throughput counts time in training steps, not in validation.
+        "evidence": see `modeling.evidence.fitting.add_evidence`, "valid": {"recall@10": ..., ...}}``. The throughput
+        counts time in training steps, not in validation.
 
     Raises
     ------
@@ -79,13 +81,17 @@ def train(
     with threads(settings.threads):
         model = build_model(found, limit, settings, read_vectors(features)).to(device)
         chosen = {"train": window, "valid": valid_window}
-        windows = {name: read_sessions(features, which, model.features) for name, which in chosen.items()}
+        train_sessions, counted = training_window(features, window, model, settings)
+        windows = {"train": counted, "valid": read_sessions(features, valid_window, model.features)}
         if model.catalogue_size < 1:
             raise UserError(f"{features} has no items to recommend")
         inputs = {"features": identity(features), **day_identities(features, [window, valid_window])}
         given = settings.model_dump(mode="json")
         with new_folder(output, "model", given, inputs) as folder:
-            history, report = fit(model, windows["train"], windows["valid"], settings, device)
+            history, report = fit(model, train_sessions, windows["valid"], settings, device)
+            if settings.evidence:
+                added = add_evidence(model, windows["train"], windows["valid"], settings.exclude, device)
+                report = {**report, "evidence": added, "valid": added["valid"] if added else report["valid"]}
             report = {"windows": chosen, **report, **peak_mib(device)}
             with step("Writing the model card"):
                 figures = measure(model.eval(), windows["train"], windows["valid"], settings.exclude, device)

@@ -114,6 +114,7 @@ class Vectors(_Keyed):
     files: Annotated[list[str], BeforeValidator(_several)] = Field(min_length=1)
     on: str | None = Field(None, description="the table's column of item ids; by default named as in the events")
     column: str = Field(description="the table's column of vectors: lists of numbers, all of one length")
+    unit_length: bool = Field(False, description="scale each to length 1, as some encoders' numbers go into hundreds")
 
 
 class Features(Settings):

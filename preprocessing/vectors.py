@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ def write_vectors(dataset: Dataset, values: pa.Array, reserved: int, folder: Pat
     Parameters
     ----------
     dataset : Dataset
-        Its ``features.vectors`` name the tables.
+        Its ``features.vectors`` name the tables. In csv files vectors are JSON, ``"[0.1, -2]"``, or empty where an item
+        has none.
     values : pyarrow.Array
         The known items in the order of their codes.
     reserved : int
@@ -48,6 +50,7 @@ def write_vectors(dataset: Dataset, values: pa.Array, reserved: int, folder: Pat
     for entry in dataset.features.vectors:
         on = entry.on or dataset.events.item
         table, source = read_table(dataset.data_root, entry.files, [on, entry.column], [], "features.vectors.files")
+        table = _from_text(table, entry.column, source)
         key = read_key(table.column(on), on, source)
         row = index_of(values, key, f"{source}: the key '{on}'")
         found = np.flatnonzero(row >= 0)
@@ -57,6 +60,9 @@ def write_vectors(dataset: Dataset, values: pa.Array, reserved: int, folder: Pat
             raise UserError(f"{source}: the key '{on}' is there more than once for some items: keep one row of each")
         chosen = one_array(table.column(entry.column)).take(pa.array(row[found]))
         vectors = _matrix(chosen, f"{source}: column '{entry.column}'")
+        if entry.unit_length:
+            length = np.linalg.norm(vectors, axis=1, keepdims=True)
+            vectors = vectors / np.where(length > 0, length, 1)
         matrix = np.zeros((reserved + len(values), vectors.shape[1]), dtype=np.float32)
         matrix[reserved + found] = vectors
         (folder / FOLDER).mkdir(exist_ok=True)
@@ -67,6 +73,24 @@ def write_vectors(dataset: Dataset, values: pa.Array, reserved: int, folder: Pat
             "missing": len(values) - len(found),
         }
     return report
+
+
+def _from_text(table: pa.Table, column: str, source: str) -> pa.Table:
+    """A table of csv files with lists in place of their text, without the rows that have none."""
+    text = table.column(column)
+    if not (pa.types.is_string(text.type) or pa.types.is_large_string(text.type)):
+        return table
+    table = table.filter(pc.fill_null(pc.greater(pc.utf8_length(text), 0), False))
+    place = table.column_names.index(column)
+    lists = []
+    for written in table.column(place).to_pylist():
+        try:
+            lists.append([float(number) for number in json.loads(written)])
+        except (ValueError, TypeError, OverflowError):
+            raise UserError(
+                f"{source}: column '{column}' holds {written[:40]!r}: vectors are lists of numbers, such as [0.1, -2]"
+            ) from None
+    return table.set_column(place, column, pa.array(lists, pa.list_(pa.float64())))
 
 
 def _matrix(vectors: pa.Array, where: str) -> np.ndarray:

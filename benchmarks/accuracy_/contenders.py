@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +21,15 @@ from modeling.compute import pick_device, threads
 from modeling.construction import build_model
 from modeling.data import Sessions
 from modeling.evaluation import ranks
+from modeling.evidence.fitting import add_evidence
 from modeling.fitting import GOAL, fit
+from modeling.presets import PRESETS, preset
 from modeling.ranking_metric import summary
 from modeling.settings import ModelSettings
 
 GRU4REC = "gru4rec"
+# Behind the name of a model whose network has the help of counts.
+COUNTS = " + counts"
 # Chosen on the validation window of the clothing shop; with the rates of transformers it learns far too slowly.
 GRU4REC_RATE = 0.01
 # Cooccurrence has the order of the Markov chain.
@@ -116,17 +121,19 @@ def baseline(name: str, data: Data, exclude: str, grids: dict[str, list[dict[str
     return Result(name, False, [found], valid, seconds, dict(arguments))
 
 
-def runs_of(spec: str, settings: ModelSettings, seeds: Sequence[int]) -> list[ModelSettings]:
+def runs_of(spec: str, settings: ModelSettings, seeds: Sequence[int], epochs: int | None = None) -> list[ModelSettings]:
     """The settings of each training run of a model.
 
     Parameters
     ----------
     spec : str
-        ``architecture``, ``architecture:masking``, or ``gru4rec``.
+        ``architecture``, ``architecture:masking``, a preset such as ``accurate``, or ``gru4rec``.
     settings : ModelSettings
         All else.
     seeds : sequence of int
         One run each.
+    epochs : int, optional
+        At most so many, whatever the settings or the preset say.
 
     Raises
     ------
@@ -136,16 +143,26 @@ def runs_of(spec: str, settings: ModelSettings, seeds: Sequence[int]) -> list[Mo
     architecture, _, masking = spec.partition(":")
     own: dict[str, Any] = {"architecture": architecture, "masking": masking or None}
     if spec == GRU4REC:
-        own = {"learning_rate": GRU4REC_RATE}
+        own = {"learning_rate": GRU4REC_RATE, "evidence": False}
+    elif spec in PRESETS:
+        own = {"masking": None, **preset(spec)}
+    if epochs is not None:
+        own["epochs"] = epochs
     try:
         return [ModelSettings(**settings.model_dump() | own | {"seed": seed}) for seed in seeds]
     except ValidationError as error:
         raise UserError(f"--models {spec}: {error.errors()[0]['msg']}") from error
 
 
-def model(spec: str, data: Data, runs: Sequence[ModelSettings]) -> Result:
-    """Train a model once for each of the settings of `runs_of`, as ``nextitem train`` does."""
-    ranks_of_runs, reports = [], []
+def model(spec: str, data: Data, runs: Sequence[ModelSettings]) -> list[Result]:
+    """Train a model once for each of the settings of `runs_of`, as ``nextitem train`` does.
+
+    Returns
+    -------
+    list of Result
+        The network alone; and, where the settings ask for evidence of counts, the model with it: what a user gets.
+    """
+    alone, whole, reports, added = [], [], [], []
     for settings in runs:
         device = pick_device(settings.device)
         torch.manual_seed(settings.seed)
@@ -157,12 +174,25 @@ def model(spec: str, data: Data, runs: Sequence[ModelSettings]) -> Result:
                 made = build_model(data.features, data.limit, settings, data.vectors)
             _, report = fit(made.to(device), data.train, data.valid, settings, device)
             made.eval()
-            ranks_of_runs.append(_ranks(made, data, data.test, settings.exclude, device))
-        reports.append(report)
-    valid = sum(report["valid"][GOAL] for report in reports) / len(reports)
-    seconds = sum(report["train_seconds"] for report in reports) / len(reports)
-    epochs = "/".join(str(report["best_epoch"]) for report in reports)
-    return Result(spec, True, ranks_of_runs, valid, seconds, {"epochs": epochs})
+            alone.append(_ranks(made, data, data.test, settings.exclude, device))
+            reports.append(report)
+            if settings.evidence:
+                began = time.perf_counter()
+                found = add_evidence(made, data.train, data.valid, settings.exclude, device)
+                added.append((found["valid"] if found else report["valid"], time.perf_counter() - began))
+                whole.append(_ranks(made, data, data.test, settings.exclude, device))
+    valid = _mean(report["valid"][GOAL] for report in reports)
+    seconds = _mean(report["train_seconds"] for report in reports)
+    chosen = {"epochs": "/".join(str(report["best_epoch"]) for report in reports)}
+    results = [Result(spec, True, alone, valid, seconds, chosen)]
+    if added:
+        seconds += _mean(took for _, took in added)
+        results.append(Result(f"{spec}{COUNTS}", True, whole, _mean(figures[GOAL] for figures, _ in added), seconds))
+    return results
+
+
+def _mean(numbers: Iterable[float]) -> float:
+    return statistics.fmean(numbers)
 
 
 def _ranks(

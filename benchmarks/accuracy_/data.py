@@ -58,8 +58,15 @@ class Data:
         return self.features[0]
 
 
-def prepare(dataset: Dataset) -> Data:
+def prepare(dataset: Dataset, folder: Path | None = None) -> Data:
     """Preprocess a data set as ``nextitem preprocess`` does, and read what came out.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The description.
+    folder : Path, optional
+        Where the features are to stay.
 
     Raises
     ------
@@ -67,7 +74,7 @@ def prepare(dataset: Dataset) -> Data:
         When the events cannot be used.
     """
     with TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "features"
+        folder = folder or Path(scratch) / "features"
         preprocess(dataset, folder)
         schema = read_schema(folder)
         features = features_of(schema)

@@ -43,7 +43,7 @@ class _Graph(nn.Module):
                 f.name: to_width(inputs[f.name], self.width) if f.sequence else inputs[f.name]
                 for f in self.model.features
             }
-        scores = strike(self.model.head.scores(inputs), items, self.exclude)
+        scores = strike(self.model.scores(inputs), items, self.exclude)
         return scores if self.top_k is None else best(scores, self.top_k)
 
 
@@ -126,7 +126,7 @@ def _check(model: Any, path: Path, exclude: str, top_k: int | None) -> None:
         inputs = sample_inputs(model, batch, length, seed)
         given = torch.from_numpy(session.run(["scores"], {name: c.numpy() for name, c in inputs.items()})[0])
         with torch.no_grad():
-            scores = strike(model.head.scores(inputs), inputs[model.inputs.item.name], exclude)
+            scores = strike(model.scores(inputs), inputs[model.inputs.item.name], exclude)
             wanted = scores if top_k is None else best(scores, top_k)[0]
         if not torch.allclose(given, wanted, rtol=_TOLERANCE, atol=_TOLERANCE):
             raise RuntimeError(f"its scores differ from the model's for {batch} sessions of up to {length} events")

@@ -1,7 +1,8 @@
 """From what a model says of a session to its best items: the last step of a request, as TorchScript.
 
-A ranker is called as ``ranker(answers, k, struck, candidates)``, with `struck` and `candidates` as ids [B, M], filled
-up with 0, and returns scores [B, k] and ids [B, k] as `modeling.ranking.best` does.
+A ranker is called as ``ranker(answers, k, struck, candidates, more)``, with `struck` and `candidates` as ids [B, M],
+filled up with 0, and returns scores [B, k] and ids [B, k] as `modeling.ranking.best` does. `more` is what
+`modeling.evidence.module.ItemEvidence` says: ids [B, M] and what is added to their scores, nothing below 0.
 """
 
 from typing import Optional  # TorchScript reads this spelling
@@ -9,11 +10,17 @@ from typing import Optional  # TorchScript reads this spelling
 import torch
 from torch import Tensor, nn
 
+from modeling.evidence.module import merged
 from modeling.export.bounds import BLOCK, BlockBounds, block_bounds
 from modeling.ranking import best, best_by_blocks, restrict, rows_of
 
 # Items from which bounds are worth having.
 _MANY = 50_000
+
+
+def _place(ordered: Tensor, ids: Tensor) -> Tensor:
+    """Where each id would stand among ascending ones, in each row."""
+    return torch.searchsorted(ordered, ids).clamp(max=ordered.shape[1] - 1)
 
 
 class ScoreRanker(nn.Module):
@@ -25,8 +32,11 @@ class ScoreRanker(nn.Module):
         k: int,
         struck: Tensor,
         candidates: Optional[Tensor],  # noqa: UP045
+        more: Optional[tuple[Tensor, Tensor]] = None,  # noqa: UP045
     ) -> tuple[Tensor, Tensor]:
         """Rank the scores `answers` [B, C]."""
+        if more is not None:
+            answers = answers.scatter_add(1, more[0], more[1].to(answers.dtype))
         return best_by_blocks(restrict(answers, struck, candidates), k)
 
 
@@ -58,9 +68,10 @@ class VectorRanker(nn.Module):
         k: int,
         struck: Tensor,
         candidates: Optional[Tensor],  # noqa: UP045
+        more: Optional[tuple[Tensor, Tensor]] = None,  # noqa: UP045
     ) -> tuple[Tensor, Tensor]:
         """Rank by the sessions' vectors `answers` [B, D]."""
-        return self.plain(answers, k, struck, candidates)
+        return self.plain(answers, k, struck, candidates, more)
 
     def plain(
         self,
@@ -68,6 +79,7 @@ class VectorRanker(nn.Module):
         k: int,
         struck: Tensor,
         candidates: Optional[Tensor],  # noqa: UP045
+        more: Optional[tuple[Tensor, Tensor]] = None,  # noqa: UP045
     ) -> tuple[Tensor, Tensor]:
         """Rank by scores of the whole catalogue, or of candidates if they are few."""
         if candidates is not None:
@@ -77,8 +89,10 @@ class VectorRanker(nn.Module):
                 # A column of padding more, so that there is something to choose from; and each item once.
                 ids = torch.nn.functional.pad(ids, [1, 0]).sort(1)[0]
                 again = torch.nn.functional.pad(ids[:, 1:] == ids[:, :-1], [1, 0])
-                return self.among(answers, k, struck, ids.masked_fill(again, 0))
+                return self.among(answers, k, struck, ids.masked_fill(again, 0), more)
         scores = self.scores(answers)
+        if more is not None:
+            scores.scatter_add_(1, more[0], more[1].to(scores.dtype))
         if candidates is not None:
             return best_by_blocks(restrict(scores, struck, candidates), k)
         if struck.shape[1] > 0:
@@ -91,17 +105,30 @@ class VectorRanker(nn.Module):
         scores.narrow(1, 0, self.reserved).fill_(float("-inf"))
         return scores
 
-    def among(self, answers: Tensor, k: int, struck: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Rank some items for each session [B, M], M at least 1, each once but 0; nothing else is computed."""
+    def of(self, answers: Tensor, ids: Tensor) -> Tensor:
+        """Scores of some items for each session [B, M]."""
         scores = torch.bmm(torch.nn.functional.embedding(ids, self.vectors), answers.unsqueeze(2)).squeeze(2)
         bias = self.bias
-        if bias is not None:
-            scores = scores + bias[ids]
+        return scores if bias is None else scores + bias[ids]
+
+    def among(
+        self,
+        answers: Tensor,
+        k: int,
+        struck: Tensor,
+        ids: Tensor,
+        more: Optional[tuple[Tensor, Tensor]] = None,  # noqa: UP045
+    ) -> tuple[Tensor, Tensor]:
+        """Rank some items for each session [B, M], M at least 1, each once but 0; nothing else is computed."""
+        scores = self.of(answers, ids)
+        if more is not None:
+            own, total, _ = merged(more[0], more[1].to(scores.dtype))
+            at = _place(own, ids)
+            scores = scores + total.gather(1, at).masked_fill(own.gather(1, at) != ids, 0.0)
         void = ids < self.reserved
         if struck.shape[1] > 0:
             ordered = struck.sort(1)[0]
-            where = torch.searchsorted(ordered, ids).clamp(max=ordered.shape[1] - 1)
-            void = void | (ordered.gather(1, where) == ids)
+            void = void | (ordered.gather(1, _place(ordered, ids)) == ids)
         top, where = best(scores.masked_fill(void, float("-inf")), k)
         return top, ids.gather(1, where).masked_fill(top == float("-inf"), 0)
 
@@ -130,11 +157,12 @@ class BoundedRanker(VectorRanker):
         k: int,
         struck: Tensor,
         candidates: Optional[Tensor],  # noqa: UP045
+        more: Optional[tuple[Tensor, Tensor]] = None,  # noqa: UP045
     ) -> tuple[Tensor, Tensor]:
         """Rank by the sessions' vectors `answers` [B, D]."""
         few = k >= 1 and k * 4 <= self.budget and candidates is None
         if not few or answers.is_cuda or answers.dtype != torch.float32 or not self.bounds.ready():
-            return self.plain(answers, k, struck, candidates)
+            return self.plain(answers, k, struck, candidates, more)
         tops: list[Tensor] = []
         found: list[Tensor] = []
         # So many at once that their bounds stay in the cache.
@@ -143,9 +171,22 @@ class BoundedRanker(VectorRanker):
             top, ids = self.bounded(some, k, others)
             tops.append(top)
             found.append(ids)
-        if len(tops) == 1:
-            return tops[0], found[0]
-        return torch.cat(tops), torch.cat(found)
+        top, ids = (tops[0], found[0]) if len(tops) == 1 else (torch.cat(tops), torch.cat(found))
+        return (top, ids) if more is None else self.joined(answers, k, struck, top, ids, more)
+
+    def joined(
+        self, answers: Tensor, k: int, struck: Tensor, top: Tensor, ids: Tensor, more: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The best of the `k` best without `more` and of the items that `more` adds to: there are no others."""
+        own, total, first = merged(more[0], more[1])
+        void = (own < self.reserved) | first.logical_not()
+        if struck.shape[1] > 0:
+            ordered = struck.sort(1)[0]
+            void = void | (ordered.gather(1, _place(ordered, own)) == own)
+        scores = (self.of(answers, own) + total).masked_fill(void, float("-inf"))
+        again = own.gather(1, _place(own, ids)) == ids
+        top, where = best(torch.cat([top.masked_fill(again, float("-inf")), scores], 1), k)
+        return top, torch.cat([ids, own], 1).gather(1, where).masked_fill(top == float("-inf"), 0)
 
     def bounded(self, answers: Tensor, k: int, struck: Tensor) -> tuple[Tensor, Tensor]:
         """Rank by blocks that can hold an answer, or plainly where they are too many."""

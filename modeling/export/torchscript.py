@@ -12,6 +12,7 @@ from typing import Any, Optional  # TorchScript reads this spelling
 import torch
 from torch import Tensor, nn
 
+from modeling.evidence.module import ItemEvidence
 from modeling.export.rankers import BoundedRanker, ScoreRanker, VectorRanker, served
 from modeling.ranking import EXCLUDE, struck_ids
 from modeling.synthetic import random_columns
@@ -39,6 +40,8 @@ class Recommender(nn.Module):
         The most recent events that the encoder takes.
     exclude : {"none", "last", "seen"}
         Items of the session that are not recommended.
+    evidence : ItemEvidence, optional
+        What is added to the scores.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Recommender(nn.Module):
         session_names: list[str],
         limit: int,
         exclude: str,
+        evidence: Optional[ItemEvidence] = None,  # noqa: UP045
     ) -> None:
         super().__init__()
         if exclude not in EXCLUDE:
@@ -64,6 +68,7 @@ class Recommender(nn.Module):
         self.session_names = [*session_names, ""]
         self.limit = limit
         self.exclude = exclude
+        self.evidence = evidence
 
     def forward(
         self,
@@ -117,7 +122,10 @@ class Recommender(nn.Module):
             if name != "":
                 recent[name] = inputs[name]
         struck = struck_ids(items, self.exclude, excluded, self.catalogue)
-        found: tuple[Tensor, Tensor] = self.ranker(self.encoder(recent), k, struck, candidates)
+        more: Optional[tuple[Tensor, Tensor]] = None  # noqa: UP045
+        if self.evidence is not None:
+            more = self.evidence(recent[self.item])
+        found: tuple[Tensor, Tensor] = self.ranker(self.encoder(recent), k, struck, candidates, more)
         return found
 
 
@@ -152,7 +160,8 @@ def recommender(model: Any, exclude: str) -> Recommender:
 def _around(encoder: nn.Module, ranker: nn.Module, model: Any, exclude: str) -> Recommender:
     events, sessions = _names(model)
     item, limit = model.inputs.item, model.max_sequence_length - 1
-    return Recommender(encoder, ranker, item.cardinality, item.name, events, sessions, limit, exclude).eval()
+    catalogue, evidence = item.cardinality, getattr(model, "evidence", None)
+    return Recommender(encoder, ranker, catalogue, item.name, events, sessions, limit, exclude, evidence).eval()
 
 
 def _names(model: Any) -> tuple[list[str], list[str]]:

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from benchmarks import accuracy
-from benchmarks.accuracy_ import contenders, data
+from benchmarks.accuracy_ import contenders, data, t4r
 from benchmarks.accuracy_.contenders import Result
 from benchmarks.accuracy_.page import write
 from benchmarks.accuracy_.summary import measured, rows_of, verdict
+from benchmarks.t4r import environment
 from common.errors import UserError
 from modeling.data import Sessions
 from modeling.schema import Feature
@@ -129,6 +130,11 @@ def test_models_are_checked_before_anything_is_done():
         ("xlnet", "mlm", 3, 4),
         ("xlnet", "mlm", 3, 5),
     ]
+    (run,) = contenders.runs_of(
+        "accurate", ModelSettings(architecture="xlnet", masking="plm", d_model=32, top_k=7), [3]
+    )
+    assert (run.architecture, run.objective, run.d_model, run.top_k, run.seed) == ("gpt2", "clm", 128, 7, 3)
+    assert contenders.runs_of("accurate", ModelSettings(), [3], epochs=2)[0].epochs == 2
 
 
 @pytest.fixture
@@ -148,13 +154,48 @@ def test_program(shop, run_program):
     assert json.loads((shop.parent / "out" / "rounds.json").read_text()) == result
     assert "<svg" in (shop.parent / "out" / "rounds.html").read_text()
     rows = {row["model"]: row for row in result["rows"]}
-    assert set(rows) == {*contenders.DEFAULT, "gpt2", "gru4rec"}
+    assert set(rows) == {*contenders.DEFAULT, "gpt2", "gpt2 + counts", "gru4rec"}
+    # Two epochs teach the network little; the counts that it is given know what follows.
+    assert rows["gpt2 + counts"]["metrics"]["recall@10"]["mean"] == 1
+    assert rows["gpt2"]["metrics"]["recall@10"]["mean"] < 1
     # One item always follows the last: counting finds it, popularity does not.
     assert rows["markov"]["metrics"]["recall@10"]["mean"] == 1
     assert rows["markov"]["metrics"]["ndcg@20"]["mean"] > 0.99 > rows["popularity"]["metrics"]["ndcg@20"]["mean"]
     assert rows["gru4rec"]["metrics"]["ndcg@20"]["runs"] == 2
     assert result["sessions"] == 60
     assert result["items"] == 20
+
+
+def test_ranks_of_another_process():
+    answers = [
+        {"ranks": [1.0, float("nan"), 3.0], "valid": 0.2, "seconds": 10.0, "epochs": 2},
+        {"ranks": [2.0, float("nan"), float("inf")], "valid": 0.4, "seconds": 20.0, "epochs": 5},
+    ]
+    found = t4r.result_of("t4r gpt2:clm", answers, 3)
+    assert (found.valid, found.seconds, found.chosen) == (pytest.approx(0.3), 15, {"epochs": "2/5"})
+    assert measured(found) == {"sessions": 2, "left_out": 1}
+    with pytest.raises(UserError, match="t4r gpt2:clm ranked other sessions than the 4"):
+        t4r.result_of("t4r gpt2:clm", answers, 4)
+
+
+@pytest.mark.slow
+def test_beside_transformers4rec(run_program):
+    try:
+        environment.python()
+    except UserError as error:
+        pytest.skip(str(error))
+    learning = [
+        "--epochs",
+        "20",
+        *(f"--set=model.{it}" for it in ("batch_size=16", "learning_rate=0.01", "patience=20")),
+    ]
+    shown = run_program("--models", "", "--baselines", "markov,popularity", "--with-t4r", *learning, "--json")
+    rows = {row["model"]: row for row in json.loads(shown)["rows"]}
+    assert set(rows) == {"markov", "popularity", "t4r gpt2:clm ids", "t4r xlnet:mlm ids"}
+    # One item always follows the last.
+    goals = {name: row["metrics"]["ndcg@20"]["mean"] for name, row in rows.items()}
+    assert goals["t4r gpt2:clm ids"] > goals["popularity"] + 0.2
+    assert json.loads(shown)["seeds"] == [0]
 
 
 def test_table(run_program):

@@ -203,3 +203,33 @@ def test_two_stages_find_what_one_finds() -> None:
 def test_bounds_are_for_large_catalogues_in_single_precision() -> None:
     assert type(served(VectorRanker(vectors_of("normal", 1_000), None, RESERVED))) is VectorRanker
     assert type(served(VectorRanker(vectors_of("nothing", 100_000).double(), None, RESERVED))) is VectorRanker
+
+
+def shares_of(items: int, sessions: int) -> tuple[Tensor, Tensor]:
+    """Shares of evidence: some items several times, some places empty, the reserved ones among them."""
+    generator = torch.Generator().manual_seed(7)
+    ids = torch.randint(items, (sessions, 40), generator=generator)
+    ids[:, 20:30] = ids[:, :10]
+    shares = 3 * torch.rand(ids.shape, generator=generator)
+    ids[:, 35:], shares[:, 35:] = 0, 0
+    ids[0, 34] = RESERVED - 1
+    return ids, shares
+
+
+@pytest.mark.parametrize("items", [60, 20_000])
+@pytest.mark.parametrize("candidates", [0, 30])
+def test_what_is_added_is_ranked(items: int, candidates: int) -> None:
+    vectors, answers = vectors_of("normal", items), torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(1))
+    ids, shares = shares_of(items, 5)
+    plain = VectorRanker(vectors, None, RESERVED)
+    best_before = plain(answers, 20, torch.zeros(5, 0, dtype=torch.long), None)[1]
+    # Some of the best without it get more, and some that get more are struck.
+    ids[:, 10:15] = best_before[:, :5]
+    struck = torch.cat([ids[:, :3], best_before[:, 3:6]], 1)
+    scores = wanted(answers, vectors, None, struck).scatter_add(1, ids, shares.double())
+    chosen = None
+    if candidates:
+        chosen = torch.cat([best_before[:, :20], ids[:, :10]], 1)
+        scores = torch.full_like(scores, -INF).scatter(1, chosen, scores.gather(1, chosen))
+    for ranker in (reload(plain), bounded(vectors), plain):
+        agrees(ranker(answers, 20, struck, chosen, (ids, shares)), scores, 20)

@@ -47,7 +47,10 @@ def test_the_folder_follows_the_contract(trained: Any, features: Path) -> None:
     lines = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert report["epochs"] == 2
-    assert report["valid"]["ndcg@20"] == max(line["ndcg@20"] for line in lines)
+    # The lines are of the network alone; counts were added after them, as they helped.
+    assert report["evidence"]["before"] == max(line["ndcg@20"] for line in lines)
+    assert report["valid"] == report["evidence"]["valid"]
+    assert report["valid"]["ndcg@20"] > report["evidence"]["before"]
     assert report["train_sessions_per_s"] > 0
 
 
@@ -134,7 +137,9 @@ def test_early_stopping_keeps_the_best_epoch(features: Path, tmp_path: Path, mon
         return torch.tensor([1.0 if i < 10 * share else 99.0 for share in [next(quality)] for i in range(10)])
 
     monkeypatch.setattr(fitting, "ranks", ranks)
-    report = tr.train(features, tmp_path / "model", tr.ModelSettings(**{**QUICK, "epochs": 5, "patience": 2}))
+    report = tr.train(
+        features, tmp_path / "model", tr.ModelSettings(**{**QUICK, "epochs": 5, "patience": 2, "evidence": False})
+    )
     assert (report["epochs"], report["best_epoch"]) == (4, 2)
     assert report["valid"]["recall@20"] == 0.5
     assert torch.equal(tr.Model.load(tmp_path / "model").inputs.item_table.weight, weights[1])

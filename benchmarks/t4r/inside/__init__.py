@@ -1,0 +1,1 @@
+"""What runs in the environment of Transformers4Rec; see `benchmarks.t4r.process.ask`."""
