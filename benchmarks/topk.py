@@ -6,7 +6,7 @@ Vectors of width 64, drawn at random. Every way runs once a round, in turn, and 
 memory floor is the time to read the float32 vectors once (their sum). `ours` is what an exported model does: bounds
 from 8-bit copies, then float32 for what the bounds leave open; few items or processors without VNNI take the two
 stages in float32. `model.pt` is a whole exported model of random weights (2 layers, 20 events), asked for the best of
-all items and of 100 candidates.
+all items and of 100 candidates; and once more with evidence of counts, 64 pairs of every item.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from torch import Tensor
 
 import modeling as tr
 from common.display import show_json, show_line, show_table
+from modeling.evidence.fitting import DEPTH
+from modeling.evidence.fitting import WIDTH as WIDTH_OF_COUNTS
+from modeling.evidence.module import ItemEvidence
 from modeling.export.rankers import BoundedRanker, VectorRanker, served
 from modeling.export.torchscript import export_torchscript
 from modeling.schema import Feature
@@ -82,12 +85,16 @@ def _rankers(items: int, rounds: int) -> dict[str, Any]:
     return result
 
 
-def _model(items: int, path: Path) -> Any:
+def _model(items: int, path: Path, counts: bool = False) -> Any:
     torch.manual_seed(0)
     item = Feature("item_id", "categorical", items + RESERVED, RESERVED, True)
     inputs = tr.TabularSequenceFeatures([item], LENGTH + 1, embedding_dim_default=WIDTH, d_output=WIDTH, masking="clm")
     backbone = tr.transformer_registry["gpt2"].build(WIDTH, 4, 2, LENGTH + 1)
     model = backbone.to_torch_model(inputs, tr.NextItemPredictionTask(weight_tying=True)).eval()
+    if counts:
+        first = torch.arange(RESERVED, items + RESERVED).repeat_interleave(WIDTH_OF_COUNTS)
+        second = torch.randint(RESERVED, items, (len(first),))
+        model.evidence = ItemEvidence.from_pairs(first, second, torch.rand(len(first)), items + RESERVED, DEPTH, 0.5)
     export_torchscript(model, path)
     return torch.jit.load(str(path))
 
@@ -95,6 +102,7 @@ def _model(items: int, path: Path) -> Any:
 def _models(items: int, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         model = _model(items, Path(folder) / "model.pt")
+        counting = _model(items, Path(folder) / "counts.pt", counts=True)
     result = {}
     for batch in BATCHES:
         generator = torch.Generator().manual_seed(batch)
@@ -102,6 +110,7 @@ def _models(items: int, rounds: int) -> dict[str, Any]:
         some = torch.randint(RESERVED, items, (batch, 100), generator=generator)
         ways: dict[str, Callable[[], Any]] = {
             "model_pt": lambda sessions=sessions: model(sessions, K),  # type: ignore[misc]
+            "counts": lambda sessions=sessions: counting(sessions, K),  # type: ignore[misc]
             "candidates": lambda sessions=sessions, some=some: model(sessions, K, None, some),  # type: ignore[misc]
         }
         result[f"batch{batch}"] = {f"{name}_ms": ms for name, ms in _medians(ways, rounds).items()}
@@ -132,8 +141,8 @@ def main() -> None:
     if options.json:
         show_json(found)
         return
-    names = ["full_ms", "two_stage_ms", "ours_ms", "memory_floor_ms", "model_pt_ms", "candidates_ms"]
-    titles = ["full + topk", "two stages", "ours", "memory floor", "model.pt", "of 100 candidates"]
+    names = ["full_ms", "two_stage_ms", "ours_ms", "memory_floor_ms", "model_pt_ms", "counts_ms", "candidates_ms"]
+    titles = ["full + topk", "two stages", "ours", "memory floor", "model.pt", "with counts", "of 100 candidates"]
     for items, result in found.items():
         rows = [
             [

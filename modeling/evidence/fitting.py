@@ -27,7 +27,8 @@ from modeling.sequence import lengths, without_last
 
 GOAL = "ndcg@20"
 DEPTH = 8
-WIDTH = 64
+# Pairs of an item, and of an item of a catalogue so large that they would need more memory than its vectors do.
+WIDTH, NARROW, LARGE = 64, 32, 200_000
 # Six numbers are learned: more sessions would say no more.
 _SESSIONS = 4096
 _SCORES_AT_ONCE = 1 << 24
@@ -109,7 +110,7 @@ def add_evidence(
         if not helps:
             model.evidence = None
             return None
-    return {"pairs": evidence.pairs, "decay": evidence.decay, "before": before, "valid": after}
+    return {"pairs": int((evidence.weights > 0).sum()), "decay": evidence.decay, "before": before, "valid": after}
 
 
 def _some(valid: Sessions) -> Sessions:
@@ -202,12 +203,13 @@ def _parabola(values: Tensor, at: Tensor) -> Tensor:
 
 
 def _pruned(pairs: Pairs, weights: Tensor, catalogue: int, decay: float) -> ItemEvidence:
-    """The `WIDTH` heaviest pairs of each item."""
+    """The heaviest pairs of each item."""
+    width = WIDTH if catalogue <= LARGE else NARROW
     order = torch.argsort(weights, descending=True, stable=True)
     order = order[torch.argsort(pairs.first[order], stable=True)]
     first = pairs.first[order]
     begin = torch.searchsorted(first, torch.arange(catalogue))
-    kept = order[torch.arange(len(order)) - begin[first] < WIDTH]
+    kept = order[torch.arange(len(order)) - begin[first] < width]
     kept = kept[weights[kept] > 0]
     made: ItemEvidence = ItemEvidence.from_pairs(
         pairs.first[kept], pairs.second[kept], weights[kept], catalogue, DEPTH, decay

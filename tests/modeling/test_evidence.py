@@ -129,7 +129,7 @@ def test_a_saved_model_whose_evidence_does_not_fit_is_refused(tmp_path: Path) ->
     model.save(tmp_path)
     description = (tmp_path / "model.json").read_text()
     assert model.evidence is not None
-    changed = description.replace(f'"pairs": {model.evidence.pairs}', '"pairs": 7')
+    changed = description.replace(f'"width": {model.evidence.width}', '"width": 7777')
     assert changed != description
     (tmp_path / "model.json").write_text(changed)
     with pytest.raises(UserError, match="cannot be loaded"):
