@@ -14,6 +14,9 @@ from modeling.model import Model
 from modeling.schema import Feature
 from modeling.settings import ModelSettings
 
+# The column that ``features: {time: [since_previous]}`` makes.
+SINCE_PREVIOUS = "since_previous"
+
 
 def build_model(
     features: list[Feature],
@@ -77,6 +80,7 @@ def _built(
         max_sequence_length,
         dropout=settings.dropout,
         initializer_range=0.02,
+        **_times(features, settings.architecture),
     )
     task = NextItemPredictionTask(
         loss=settings.loss, weight_tying=True, label_smoothing=settings.label_smoothing, output_bias=True
@@ -91,6 +95,15 @@ def _built(
             linear.bias.zero_()
     model: Model = config.to_torch_model(inputs, task)
     return model
+
+
+def _times(features: list[Feature], architecture: str) -> dict[str, Any]:
+    """What tells a backbone that reads times where they are, and what they were normalised with."""
+    found = [f for f in features if f.name == SINCE_PREVIOUS and f.kind == "continuous" and f.sequence]
+    if architecture != "hstu" or not found:
+        return {}
+    # A column that never changes was normalised with nothing.
+    return {"time_feature": SINCE_PREVIOUS, "time_mean": found[0].mean, "time_deviation": found[0].deviation or 1.0}
 
 
 def _masking_arguments(settings: ModelSettings) -> dict[str, Any] | None:

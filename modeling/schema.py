@@ -42,6 +42,8 @@ class Feature:
         Components of an embedding. 0 for others.
     domain : str
         Categorical features with the same domain and cardinality share a table. Empty: the column's name.
+    mean, deviation : float
+        What a number was normalised with, for backbones that want it as it was: the schema's properties of these names.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Feature:
     sequence: bool = True
     width: int = 0
     domain: str = ""
+    mean: float = 0.0
+    deviation: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -171,7 +175,7 @@ def features_of(
     categorical = ((_tagged(schema, categorical_tags) - (floats | numbers - codes)) - vectors - outside) | items
     continuous = (_tagged(schema, continuous_tags) - (codes - numbers)) - categorical - vectors - outside
     found_features = [_categorical(schema[name], name in items) for name in sorted(categorical)]
-    found_features += [Feature(name, "continuous", sequence=_is_list(schema[name])) for name in sorted(continuous)]
+    found_features += [_continuous(schema[name]) for name in sorted(continuous)]
     found_features += [_embedding(schema[name]) for name in sorted(vectors)]
     return sorted(found_features, key=lambda feature: not feature.item)
 
@@ -194,6 +198,11 @@ def _categorical(column: Any, item: bool) -> Feature:
         sequence=_is_list(column),
         domain="" if shared == column.name else shared,
     )
+
+
+def _continuous(column: Any) -> Feature:
+    mean, deviation = (float(column.properties.get(name, value)) for name, value in (("mean", 0), ("deviation", 1)))
+    return Feature(column.name, "continuous", sequence=_is_list(column), mean=mean, deviation=deviation)
 
 
 def _embedding(column: Any) -> Feature:

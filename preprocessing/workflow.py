@@ -158,14 +158,21 @@ def schema_of(workflow: nvtabular.Workflow) -> Schema:
     """The contract with the model: the fitted workflow's output schema, without paths of this machine.
 
     Categorical columns get the property ``reserved_ids``: how many of the lowest codes name no known value
-    (padding, null, unknown).
+    (padding, null, unknown). Normalised ones get ``mean`` and ``deviation``, so that a model can undo it.
     """
+    moments = {
+        name: {"mean": float(op.means[name]), "deviation": float(op.stds[name])}
+        for op in operators_of(workflow)
+        if isinstance(op, operators.Normalize)
+        for name in op.means
+    }
     kept = ("domain", "value_count", "embedding_sizes")
     columns = []
     for column in workflow.output_schema:
         properties = {key: value for key, value in column.properties.items() if key in kept}
         if Tags.CATEGORICAL in column.tags and column.name != SESSION_ID:
             properties["reserved_ids"] = RESERVED
+        properties.update(moments.get(column.name, {}))
         columns.append(
             column.__class__(
                 column.name,

@@ -10,6 +10,7 @@ import yaml
 
 from common.errors import UserError
 from common.settings import validate
+from modeling.schema import read_schema
 from preprocessing import feature_kernels, frames, operators
 from preprocessing.engine import MerlinDataset, Tags, dd, nvtabular, ops
 from preprocessing.feature_settings import Features
@@ -107,6 +108,10 @@ def test_time_since_the_previous_event(make, tmp_path):
     assert sessions(tmp_path / "features", "test", "since_previous")["e"] == pytest.approx(
         normalised([NAN, one], of), abs=1e-6
     )
+    # The schema says what with, so that a model can undo it.
+    column = read_schema(tmp_path / "features")["since_previous"]
+    assert column.properties["mean"] == pytest.approx(np.mean(of))
+    assert column.properties["deviation"] == pytest.approx(np.std(of, ddof=1))
 
 
 def test_time_since_previous_by_gap_order_and_repeats():

@@ -1,6 +1,7 @@
 """HSTU against the paper's equations, and where its times come from."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import modeling as tr
-from modeling.backbones.hstu import HSTUSettings, buckets
+from modeling.backbones.hstu import HSTU, HSTUSettings, buckets
 from modeling.backbones.registry import backbone
 from modeling.checks import CHECKS, cell_maker, run_check
 from modeling.schema import Feature
@@ -149,3 +150,19 @@ def test_blocks_without_times_are_given_none() -> None:
     assert not tr.TransformerBlock(tr.HSTUConfig.build(16, 2, 1, TOTAL)).reads_columns
     assert not tr.TransformerBlock(tr.GPT2Config.build(16, 2, 1, TOTAL)).reads_columns
     assert tr.TransformerBlock(tr.HSTUConfig.build(16, 2, 1, TOTAL, time_feature="since")).reads_columns
+
+
+def test_a_model_by_settings_reads_the_times_that_preprocessing_made() -> None:
+    since = Feature("since_previous", "continuous", mean=3.0, deviation=2.0)
+    settings = tr.ModelSettings(architecture="hstu", d_model=16, n_head=2, n_layer=1)
+    for features, deviation, name in (
+        ([FEATURES[0], since], 2.0, "since_previous"),
+        ([FEATURES[0], replace(since, deviation=0.0)], 1.0, "since_previous"),
+        (FEATURES, 1.0, ""),
+    ):
+        (block,) = [part for part in tr.build_model(features, TOTAL, settings).modules() if isinstance(part, HSTU)]
+        assert (block.config.time_feature, block.config.time_deviation) == (name, deviation)
+        assert block.config.time_mean == (3.0 if name else 0.0)
+    # Without side features there are no times either.
+    alone = tr.build_model([FEATURES[0], since], TOTAL, settings.model_copy(update={"features": "ids"}))
+    assert [feature.name for feature in alone.features] == ["item_id"]
