@@ -64,5 +64,5 @@ bench: install ## Measure: each file in benchmarks/ with its peers in the same r
 	for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py); done
 
 clean: ## Remove what the stages wrote (not the environment)
-	rm -rf demo features model runs
+	rm -rf demo features model search runs
 	find model_repository -mindepth 1 ! -name README.md -delete

@@ -38,13 +38,27 @@ def show_train(report: dict[str, Any]) -> None:
     show_facts("Training", report)
 
 
+def show_search(result: dict[str, Any]) -> None:
+    """The best settings, and how to train with them."""
+    best, first, counts = result["best"], result["first"], result["trials"]
+    show_table(
+        f"Best settings, of trial {best['trial']}",
+        ("", "value"),
+        [[name, str(value)] for name, value in best["settings"].items()],
+    )
+    done = f"{sum(counts.values())} trials, {counts['pruned']} of them cut off and {counts['failed']} failed"
+    before = f", {first:.4f} with the settings of the first trial" if first is not None else ""
+    show_line(f"NDCG@20 on {result['windows']['valid']}: {best['ndcg@20']:.4f}{before}; {done}.")
+    show_line(f"\nTrain with them:   nextitem train --config {Path(result['output']) / 'best.yaml'}")
+    show_line(f"Look at them:      {Path(result['output']) / 'report.html'}")
+
+
 def show_evaluate(result: dict[str, Any]) -> None:
     """Metrics with their intervals beside those of the baselines, what they hide, and what is recommended."""
-    known = f"{result['sessions']:,} sessions"
-    if result["unknown_targets"]:
-        known += f", and {result['unknown_targets']:,} left out whose last item training never saw"
-    if result["struck_targets"]:
-        known += f", {result['struck_targets']:,} of them with a last item that is never recommended"
+    if "seeds" in result:
+        _show_seeds(result)
+        return
+    known = _measured(result)
     models = list(result["metrics"])
     # Of the longest lists.
     goal = [name for name in result["metrics"]["model"] if name.startswith("ndcg@")][-1]
@@ -61,6 +75,33 @@ def show_evaluate(result: dict[str, Any]) -> None:
     _show_lists(result["lists"])
     if "all_next" in result:
         _show_all_next(result["all_next"], models, goal)
+
+
+def _measured(result: dict[str, Any]) -> str:
+    known = f"{result['sessions']:,} sessions"
+    if result["unknown_targets"]:
+        known += f", and {result['unknown_targets']:,} left out whose last item training never saw"
+    if result["struck_targets"]:
+        known += f", {result['struck_targets']:,} of them with a last item that is never recommended"
+    return known
+
+
+def _show_seeds(result: dict[str, Any]) -> None:
+    models, seeds, baselines = result["models"], result["seeds"], result["baselines"]
+    header = ("", "mean of the seeds", "between seeds", *(f"seed {own['seed']}" for own in models.values()), *baselines)
+    rows = []
+    for name, figure in seeds.items():
+        if name.startswith("map@"):
+            continue
+        own = [one["metrics"][name] for one in models.values()]
+        others = [_figure(baseline[name]) for baseline in baselines.values()]
+        rows.append([name, _figure(figure), figure["spread"], *own, *others])
+    show_table(f"Last item of held-out sessions, whole catalogue ranked ({_measured(result)})", header, rows)
+    show_line(
+        "In brackets: 95% intervals, from 1,000 draws of whole sessions. Between seeds: the standard deviation of the "
+        f"{len(models)} models."
+    )
+    _show_differences(result["differences"], [name for name in seeds if name.startswith("ndcg@")][-1])
 
 
 def _figure(figure: dict[str, float], form: str = ".4f") -> str:

@@ -118,6 +118,7 @@ _HOME = {
     "modeling.loader": ["DataLoader", "EmbeddingOperator", "MerlinDataLoader"],
     "modeling.settings": ["ModelSettings"],
     "modeling.construction": ["build_model"],
+    "modeling.trainer": ["T4RecTrainingArguments", "Trainer", "fit_and_evaluate"],
     "modeling.training": ["train"],
     "modeling.evaluation": ["evaluate", "ranks", "recommend"],
     "modeling.export.onnx": ["export_onnx"],
@@ -126,7 +127,7 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 # Submodules that programs for Transformers4Rec name without importing them: ``tr.data``, ``tr.ranking_metric``.
-_SUBMODULES = ("data", "losses", "masking", "ranking_metric", "schema")
+_SUBMODULES = ("data", "losses", "masking", "ranking_metric", "schema", "trainer")
 
 __all__ = sorted(_MODULE_OF)
 

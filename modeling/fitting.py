@@ -124,7 +124,8 @@ def fit(
                     break
                 for group in optimizer.param_groups:
                     group["lr"] = settings.learning_rate * _rate(share)
-                result = model({name: value.to(device) for name, value in columns.items()}, training=True)
+                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                    result = model({name: value.to(device) for name, value in columns.items()}, training=True)
                 done += 1
                 if result["targets"]:
                     result["loss"].backward()

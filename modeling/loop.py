@@ -14,18 +14,19 @@ from torch import Tensor, nn
 from common.progress import say, step
 
 
-def _split(batch: Any) -> tuple[Mapping[str, Tensor], Any]:
-    """A batch as inputs and targets: a mapping, or a pair of both."""
+def split(batch: Any) -> tuple[Mapping[str, Tensor], Any]:
+    """A batch as inputs and targets: it is a mapping, or a pair of both."""
     if isinstance(batch, Mapping):
         return batch, None
     inputs, targets = batch
     return inputs, targets
 
 
-def _to(value: Any, device: torch.device) -> Any:
+def to_device(value: Any, device: torch.device) -> Any:
+    """A column or a mapping of columns on a device; what is pinned goes there without waiting."""
     if isinstance(value, Mapping):
-        return {name: column.to(device) for name, column in value.items()}
-    return value.to(device) if isinstance(value, Tensor) else value
+        return {name: column.to(device, non_blocking=True) for name, column in value.items()}
+    return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
 
 
 def _size(dataloader: Any) -> int | None:
@@ -89,9 +90,9 @@ def fit(
         total, count = 0.0, 0
         with step(f"Epoch {epoch}", _size(dataloader), quiet=not verbose) as bar:
             for batch in dataloader:
-                inputs, targets = _split(batch)
+                inputs, targets = split(batch)
                 with torch.set_grad_enabled(train), torch.autocast(device.type, torch.bfloat16, enabled=amp):
-                    result = model(_to(inputs, device), _to(targets, device), training=True)
+                    result = model(to_device(inputs, device), to_device(targets, device), training=True)
                 if result["targets"]:
                     if train:
                         updates.zero_grad(set_to_none=True)
@@ -129,23 +130,54 @@ def evaluate(model: Any, dataloader: Iterable[Any], mode: str = "eval") -> dict[
         ``{"eval_/next-item/ndcg_at_10": ...}``: one for each task, metric and cut-off. Sessions without an item to
         predict do not count.
     """
-    device = next(model.parameters()).device
-    tasks = [task for head in model.heads for task in head.tasks]
+    tasks = tasks_of(model)
     was_training = model.training
     model.eval()
     for task in tasks:
         task.reset_metrics()
     with torch.inference_mode():
         for batch in dataloader:
-            inputs, targets = _split(batch)
-            result = model(_to(inputs, device), _to(targets, device), testing=True)
+            found = predictions_of(model, batch)
             for task in tasks:
-                alone = len(tasks) == 1
-                predictions = result["predictions"] if alone else result["predictions"][task.task_name]
-                labels = result["labels"] if alone else result["labels"].get(task.task_name)
-                if labels is None:
-                    raise ValueError(f"the batch lacks the target column {task.target_name!r}")
-                task.calculate_metrics(predictions, labels)
+                task.calculate_metrics(*found[task.task_name])
     model.train(was_training)
     # "eval_/next-item/...": the names that the Trainer of Transformers4Rec gave its metrics.
     return {name: value for task in tasks for name, value in task.compute_metrics(f"{mode}_").items()}
+
+
+def tasks_of(model: Any) -> list[Any]:
+    """The tasks of all heads of a model."""
+    return [task for head in model.heads for task in head.tasks]
+
+
+def predictions_of(model: Any, batch: Any) -> dict[str, tuple[Tensor, Tensor]]:
+    """What each task predicts of a batch, and what was true; the caller sees to evaluation mode.
+
+    Parameters
+    ----------
+    model : Model
+        It removes the last event of each session: ``testing=True``.
+    batch : mapping or pair
+        As in `fit`.
+
+    Returns
+    -------
+    dict of str to pair of Tensor
+        By task name.
+
+    Raises
+    ------
+    ValueError
+        When a target is missing.
+    """
+    device = next(model.parameters()).device
+    inputs, targets = split(batch)
+    result = model(to_device(inputs, device), to_device(targets, device), testing=True)
+    tasks = tasks_of(model)
+    predictions, labels = result["predictions"], result["labels"]
+    if len(tasks) == 1:
+        predictions, labels = {tasks[0].task_name: predictions}, {tasks[0].task_name: labels}
+    missing = [task.target_name for task in tasks if labels.get(task.task_name) is None]
+    if missing:
+        raise ValueError(f"the batch lacks the target column {missing[0]!r}")
+    return {name: (predictions[name], labels[name]) for name in predictions}

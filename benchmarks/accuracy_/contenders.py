@@ -23,7 +23,7 @@ from modeling.data import Sessions
 from modeling.evaluation import ranks
 from modeling.evidence.fitting import add_evidence
 from modeling.fitting import GOAL, fit
-from modeling.presets import PRESETS, preset
+from modeling.presets import PRESETS, read_preset
 from modeling.ranking_metric import summary
 from modeling.settings import ModelSettings
 
@@ -145,7 +145,7 @@ def runs_of(spec: str, settings: ModelSettings, seeds: Sequence[int], epochs: in
     if spec == GRU4REC:
         own = {"learning_rate": GRU4REC_RATE, "evidence": False}
     elif spec in PRESETS:
-        own = {"masking": None, **preset(spec)}
+        own = read_preset(spec)
     if epochs is not None:
         own["epochs"] = epochs
     try:

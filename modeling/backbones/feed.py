@@ -13,12 +13,18 @@ from torch.overrides import TorchFunctionMode
 
 from modeling.padding import to_width
 
+# Networks of the transformers library that only ever look back, and number positions from the left.
+_TRIANGLES = ("gpt2", "llama", "qwen3")
+
 
 def plain(transformer: Any, values: Tensor, attend: Tensor, causal: bool, visible: Tensor | None) -> dict[str, Any]:
     """Arguments for a network that `registry.backbone` made: it honours a mask of padding, and needs no more."""
     if visible is not None:
         raise ValueError(f"{transformer.config.model_type} has no query stream: masking 'plm' needs XLNet")
-    return {"inputs_embeds": values, "attention_mask": attend.long(), "return_dict": False}
+    # Padding is later than every event, so a network that never looks ahead needs no mask of it; and without one it
+    # has torch's fused function for a triangle.
+    later = transformer.training and transformer.config.model_type in _TRIANGLES and not torch.jit.is_tracing()
+    return {"inputs_embeds": values, "attention_mask": None if later else attend.long(), "return_dict": False}
 
 
 def xlnet(transformer: Any, values: Tensor, attend: Tensor, causal: bool, visible: Tensor | None) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import nn
+
+from modeling.backbones.dropout import ATTENTION
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -14,8 +16,8 @@ def make(model: type[M], config: Any, causal: bool, **options: Any) -> M:
     """A Hugging Face model for sessions.
 
     The configuration is copied; the copy looks ahead or not as asked, keeps nothing from call to call, and computes
-    attention with torch's fused function unless its weights are wanted. The table of words goes: the vectors come from
-    the inputs, so it would be saved and never trained.
+    attention with torch's fused function unless its weights are wanted. The table of
+    words goes: the vectors come from the inputs, so it would be saved and never trained.
 
     Parameters
     ----------
@@ -37,6 +39,8 @@ def make(model: type[M], config: Any, causal: bool, **options: Any) -> M:
         fused = getattr(model, "_supports_sdpa", False) and not config.output_attentions
         config._attn_implementation = "sdpa" if fused else "eager"
     network = model(config, **options)
+    if config._attn_implementation == "sdpa":
+        cast(Any, network).config._attn_implementation = ATTENTION
     network.set_input_embeddings(nn.Identity())  # type: ignore[operator]
     return network
 

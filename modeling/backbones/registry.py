@@ -20,6 +20,7 @@ from modeling.backbones import configs_sessions as sessions
 from modeling.backbones.configs import T4RecConfig
 from modeling.backbones.convbert import convbert
 from modeling.backbones.deberta import deberta
+from modeling.backbones.dropout import quick
 from modeling.backbones.funnel import funnel
 from modeling.backbones.hstu import HSTU
 from modeling.backbones.ligr import esasrec
@@ -132,4 +133,4 @@ def backbone(config: Any, causal: bool) -> nn.Module:
     """
     check_pair(config.model_type, "clm" if causal else SUPPORTED.get(config.model_type, ("clm",))[0])
     network: nn.Module = ARCHITECTURES[config.model_type].make(config, causal=causal)
-    return network
+    return quick(network)

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.activations import ACT2FN
+
+from modeling.backbones.dropout import attend
 
 
 class SASRecSettings(transformers.PreTrainedConfig):
@@ -93,7 +94,7 @@ class CausalAttention(nn.Module):
             attended = weights @ value
         else:
             rate = self.dropout.p if self.training else 0.0
-            attended = F.scaled_dot_product_attention(query, key, value, dropout_p=rate, is_causal=True)
+            attended = attend(query, key, value, rate, causal=True)
         return self.output(attended.transpose(1, 2).reshape(batch, length, width)), weights
 
 

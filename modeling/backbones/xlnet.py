@@ -17,7 +17,58 @@ class StrictAttention(XLNetRelativeAttention):
 
     Its own lowers hidden scores by 1e30. Where all are hidden, the softmax does not notice: the first of a permutation
     would get the average of the session, its own item included. Here it gets nothing.
+
+    With one stream it is also computed in fewer steps: one product for queries, keys and values, with the heads first
+    and the sessions next, and the encodings of distances once instead of once a session.
     """
+
+    def forward(
+        self,
+        h: Tensor,
+        g: Tensor | None,
+        attn_mask_h: Tensor | None,
+        attn_mask_g: Tensor | None,
+        r: Tensor,
+        seg_mat: Tensor | None,
+        mems: Tensor | None = None,
+        target_mapping: Tensor | None = None,
+        output_attentions: bool = False,
+    ) -> Any:
+        """Contents [L, B, D], queries or None, hidden [L, L, B, 1], encodings of distances [2 L, B, D]; see there."""
+        if g is not None or mems is not None:
+            return super().forward(
+                h, g, attn_mask_h, attn_mask_g, r, seg_mat, mems, target_mapping, output_attentions
+            )  # fmt: skip
+        length, batch, _ = h.shape
+        weight = torch.cat([self.q.flatten(1), self.k.flatten(1), self.v.flatten(1)], dim=1)
+        split = (h @ weight).view(length, batch, 3, self.n_head, self.d_head)
+        query, key, value = split.permute(2, 3, 1, 0, 4).contiguous().unbind(0)  # [heads, B, L, width]
+        # A session's distances are those of any other.
+        distances = (r[:, 0].to(self.r.dtype) @ self.r.flatten(1)).view(-1, self.n_head, self.d_head)
+        content = (query + self.r_w_bias[:, None, None]) @ key.transpose(-1, -2)
+        position = (query + self.r_r_bias[:, None, None]).flatten(1, 2) @ distances.permute(1, 2, 0)
+        position = position.view(self.n_head, batch, length, -1)
+        scores = (content + self._shifted(position, length)) * self.scale
+        if attn_mask_h is not None:
+            hidden = attn_mask_h[..., 0].permute(2, 0, 1).to(scores.dtype)
+            scores = scores + hidden * torch.finfo(scores.dtype).min
+        weights = scores.softmax(-1)
+        if attn_mask_h is not None:
+            sees = (hidden == 0).any(-1, keepdim=True)
+            weights = weights * sees.to(weights.dtype)
+        attended = (self.dropout(weights) @ value).permute(2, 1, 0, 3).reshape(length, batch, -1)
+        answer = self.dropout(attended @ self.o.flatten(1).T)
+        found = self.layer_norm(answer + h)
+        return (found, None, weights.permute(2, 3, 1, 0)) if output_attentions else (found, None)
+
+    def _shifted(self, scores: Tensor, length: int) -> Tensor:
+        """Scores by distance [heads, B, L, R] as scores by position [heads, B, L, L]: a row begins one later each."""
+        if torch.jit.is_tracing():
+            shifted: Tensor = self.rel_shift_bnij(scores, klen=length)
+            return shifted
+        heads, batch, _, reach = scores.shape
+        steps = (batch * length * reach, length * reach, reach - 1, 1)
+        return scores.contiguous().as_strided((heads, batch, length, length), steps, length)
 
     def rel_attn_core(
         self,

@@ -7,6 +7,7 @@
 `lists`           how much of the catalogue is recommended, and how popular that is
 `sessions_file`   rank and metrics of every session, and comparisons between such files
 `stage`           all of it: what ``nextitem evaluate`` does
+`seeds`           the same of models that differ in their seed
 ================= ==============================================================================
 """
 
@@ -15,6 +16,7 @@ from modeling.evaluation.breakdown import break_down, figures, length_groups, po
 from modeling.evaluation.lists import Exposure, coverage, gini, mean_popularity, percentiles
 from modeling.evaluation.offline import describe_model, recommend
 from modeling.evaluation.scoring import Targets, all_items, all_ranks, last_items, prefixes, ranks
+from modeling.evaluation.seeds import evaluate_seeds
 from modeling.evaluation.sessions_file import compare, read_table, session_table, write_table
 from modeling.evaluation.stage import evaluate
 
@@ -30,6 +32,7 @@ __all__ = [
     "coverage",
     "describe_model",
     "evaluate",
+    "evaluate_seeds",
     "figures",
     "gini",
     "intervals",

@@ -14,6 +14,8 @@ class Loss(nn.Module):
     """
 
     name = ""
+    # Whether it looks at the caller's autocast itself; others get it switched off, for sums over the catalogue.
+    mixes_precision = False
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments."""

@@ -12,7 +12,7 @@ _FOLDER = Path(__file__).parent
 PRESETS = tuple(sorted(file.stem for file in _FOLDER.glob("*.yaml")))
 
 
-def preset(name: str) -> dict[str, Any]:
+def read_preset(name: str) -> dict[str, Any]:
     """The settings that a preset chooses, by the names of `modeling.settings.ModelSettings`.
 
     Raises

@@ -185,8 +185,10 @@ class NextItemPredictionTask(PredictionTask):
             return no_loss(states)
         weight = inputs.item_table.weight if self.weight is None else self.weight
         answers = self._answers(answers).to(weight.dtype)
-        # A sum over the catalogue needs the weights' full precision, whatever the body was computed in.
-        with torch.autocast(answers.device.type, enabled=False):
+        # Sums over the catalogue need full precision, whatever the body was computed in; some losses see to that.
+        kind = answers.device.type
+        mixes = self.objective.mixes_precision and torch.is_autocast_enabled(kind)
+        with torch.autocast(kind, torch.get_autocast_dtype(kind), enabled=mixes):
             return self.objective(answers, weight, self.bias, targets, self.reserved), len(targets)
 
     def comparable(self, predictions: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import nextitem
-from common.artefacts import identity
+from common.artefacts import identity, read_manifest
 from common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).parent / "nextitem"
 COMMANDS = (
-    "demo", "run", "preprocess", "train", "evaluate", "export", "deploy", "route", "rollback", "serve", "recommend",
-    "loadtest", "playground",
+    "demo", "run", "preprocess", "train", "search", "evaluate", "export", "deploy", "route", "rollback", "serve",
+    "recommend", "health", "loadtest", "playground",
 )  # fmt: skip
 
 
@@ -70,6 +70,27 @@ def test_stages_one_by_one_give_what_run_gives(shop, tmp_path):
     assert {"ndcg@10", "ndcg@20", "recall@10", "recall@20", "mrr@10", "mrr@20"} <= set(evaluated["metrics"]["model"])
     exported = run("export", *folders, "--output", tmp_path / "repository", "--json")
     assert json.loads(exported.stdout)["ensemble"] == "nextitem", exported.stderr
+
+
+def test_search_then_train_with_what_it_found(shop, tmp_path):
+    config = tmp_path / "shop.yaml"
+    config.write_text(
+        "model: {d_model: 16, n_layer: 1, epochs: 1, threads: 1, dropout: 0}\n"
+        "search: {learning_rate: {low: 0.001, high: 0.01, log: true}, batch_size: [64, 256]}\n"
+    )
+    features = ["--features", shop / "features"]
+    done = run("search", *features, "--config", config, "--trials", 2, "--json", cwd=tmp_path)
+    found = json.loads(done.stdout)
+    assert found["trials"] == {"complete": 2, "pruned": 0, "failed": 0}, done.stderr
+    assert "Trial 2 of 2: " in done.stderr
+    assert "Epoch" not in done.stderr
+    best, threads = tmp_path / "search" / "best.yaml", ["model.threads=1"]
+    trained = nextitem.train(shop / "features", tmp_path / "model", best, threads, seed=3)
+    assert trained["valid"]["ndcg@20"] > 0
+    given = read_manifest(tmp_path / "model", "model", "nextitem train")["settings"]
+    assert given == given | found["best"]["settings"] | {"seed": 3, "d_model": 16, "dropout": 0}
+    with pytest.raises(UserError, match=r"differ in settings: .*d_model, "):
+        nextitem.evaluate([shop / "model", tmp_path / "model"], shop / "features")
 
 
 def test_append_days_then_train_on_one_and_evaluate_on_the_next(shop, events, tmp_path):
@@ -147,6 +168,8 @@ def test_mistakes_get_one_line_and_exit_code_2(shop, tmp_path):
     broken = tmp_path / "broken.yaml"
     broken.write_text("name: x\nevents: {files: a.csv, session: s, item: i, time: t}\nsplt: {}\n")
     assert "no key 'splt': did you mean 'split'" in failure("run", broken)
+    broken.write_text("search: {dropuot: [0.1, 0.2]}\n")
+    assert "no setting 'dropuot': did you mean 'dropout'" in failure("search", "--config", broken)
     assert "cannot be read" in failure("preprocess", tmp_path / "none.yaml")
     yaml = ROOT / "examples" / "simulated_shop.yaml"
     assert "no file matches 'events.parquet'" in failure("preprocess", yaml, "--data-root", tmp_path, cwd=tmp_path)

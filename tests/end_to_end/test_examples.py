@@ -15,6 +15,7 @@ FOLDER = Path(__file__).parents[2] / "examples" / "transformers4rec"
     [
         ("next_item", "recall_at_1"),
         pytest.param("rnn", "recall_at_1", marks=pytest.mark.slow),
+        pytest.param("trainer", "recall_at_1", marks=pytest.mark.slow),
         pytest.param("binary_classification", "accuracy", marks=pytest.mark.slow),
     ],
 )

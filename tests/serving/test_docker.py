@@ -182,7 +182,8 @@ def test_data_set_that_train_names_exists() -> None:
 
 def test_image_holds_what_an_installation_needs_and_nothing_else(clean_folder: Path) -> None:
     top = {path.name for path in clean_folder.iterdir()}
-    code = {"common", "preprocessing", "modeling", "serving", "nextitem.py", "screens.py", "pipeline.py", "demo.py"}
+    modules = {"nextitem.py", "screens.py", "pipeline.py", "demo.py"}
+    code = {"commands", "common", "preprocessing", "modeling", "serving"} | modules
     needed = code | {"Makefile", "pyproject.toml", "requirements.lock", "README.md"}
     assert top - {"examples"} == needed
     steps = re.findall(r"^RUN .*?(make .*)$", DOCKERFILE, flags=re.MULTILINE)
