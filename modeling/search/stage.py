@@ -23,9 +23,11 @@ from modeling.compute import pick_device, threads
 from modeling.construction import build_model
 from modeling.data import Sessions, read_sessions
 from modeling.evidence.fitting import add_evidence
-from modeling.fitting import GOAL, fit
+from modeling.fitting import GOAL, fit, training_window
 from modeling.inputs.item_vectors import read_vectors
-from modeling.schema import Feature, features_of, max_length_of, read_schema
+from modeling.loading import SessionStream
+from modeling.model import Model
+from modeling.schema import features_of, max_length_of, read_schema
 from modeling.search.space import DEFAULT, Dimension, Range
 from modeling.search.study import OnEpoch, Search
 from modeling.search.trials import Trial, best_of
@@ -133,7 +135,7 @@ class Bench:
         schema = read_schema(features)
         self.folder, self.windows = features, dict(windows)
         self.features, self.limit, self.vectors = features_of(schema), max_length_of(schema), read_vectors(features)
-        self._sessions: dict[tuple[str, ...], dict[str, Sessions]] = {}
+        self._sessions: dict[tuple[str, ...], tuple[Sessions, Sessions, Sessions]] = {}
 
     def measure(self, settings: ModelSettings, on_epoch: OnEpoch) -> dict[str, Any]:
         """Train as ``nextitem train`` does; its report, as far as `modeling.fitting.fit` makes it."""
@@ -144,19 +146,24 @@ class Bench:
         torch.manual_seed(settings.seed)
         with threads(settings.threads):
             model = build_model(self.features, self.limit, settings, self.vectors).to(device)
-            read = self._read(model.features)
-            _, report = fit(model, read["train"], read["valid"], settings, device, on_epoch)
+            train, counted, valid = self._read(model, settings)
+            _, report = fit(model, train, valid, settings, device, on_epoch)
             if settings.evidence:
-                added = add_evidence(model, read["train"], read["valid"], settings.exclude, device)
+                added = add_evidence(model, counted, valid, settings.exclude, device)
                 report["valid"] = added["valid"] if added else report["valid"]
             return report
 
-    def _read(self, features: list[Feature]) -> dict[str, Sessions]:
-        names = tuple(feature.name for feature in features)
-        if names not in self._sessions:
-            windows = self.windows.items()
-            self._sessions[names] = {name: read_sessions(self.folder, which, features) for name, which in windows}
-        return self._sessions[names]
+    def _read(self, model: Model, settings: ModelSettings) -> tuple[Sessions | SessionStream, Sessions, Sessions]:
+        """The training window, the same for counting, and the validation window; of the same columns read once."""
+        names = tuple(feature.name for feature in model.features)
+        if names in self._sessions:
+            return self._sessions[names]
+        valid = read_sessions(self.folder, self.windows["valid"], model.features)
+        train, counted = training_window(self.folder, self.windows["train"], model, settings)
+        if isinstance(train, SessionStream):  # whose batches are those of one trial
+            return train, counted, valid
+        self._sessions[names] = train, counted, valid
+        return train, counted, valid
 
 
 def _summary(output: Path | str, windows: dict[str, str], found: list[Trial], best: Trial) -> dict[str, Any]:

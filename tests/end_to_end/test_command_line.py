@@ -72,6 +72,7 @@ def test_stages_one_by_one_give_what_run_gives(shop, tmp_path):
     assert json.loads(exported.stdout)["ensemble"] == "nextitem", exported.stderr
 
 
+@pytest.mark.slow
 def test_search_then_train_with_what_it_found(shop, tmp_path):
     config = tmp_path / "shop.yaml"
     config.write_text(

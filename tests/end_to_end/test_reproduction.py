@@ -333,6 +333,7 @@ def test_the_program_prints_our_figures_beside_the_papers(dataset, options, tmp_
 # The challenges
 
 
+@pytest.mark.slow
 def test_the_products_of_the_sigir_challenge_have_their_vectors(tmp_path):
     public_downloads.coveo(tmp_path, 120)
     run = load_run(ROOT / "examples" / "sigir_ecom_2021.yaml", tmp_path)
@@ -351,6 +352,7 @@ def test_the_products_of_the_sigir_challenge_have_their_vectors(tmp_path):
         preprocess(run, tmp_path / "broken")
 
 
+@pytest.mark.slow
 def test_the_trips_of_the_webtour_challenge_are_whole(tmp_path):
     public_downloads.booking(tmp_path, 120)
     run = load_run(ROOT / "examples" / "wsdm_webtour_2021.yaml", tmp_path)
