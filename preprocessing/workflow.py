@@ -161,7 +161,8 @@ def schema_of(workflow: nvtabular.Workflow) -> Schema:
     (padding, null, unknown). Normalised ones get ``mean`` and ``deviation``, so that a model can undo it.
     """
     moments = {
-        name: {"mean": float(op.means[name]), "deviation": float(op.stds[name])}
+        # In six digits: the last bits depend on how the data was cut.
+        name: {"mean": float(f"{op.means[name]:.6g}"), "deviation": float(f"{op.stds[name]:.6g}")}
         for op in operators_of(workflow)
         if isinstance(op, operators.Normalize)
         for name in op.means
