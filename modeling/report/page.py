@@ -80,6 +80,9 @@ def _learning(report: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -
     kept = report["best_epoch"]
     said = [f"The weights of epoch {kept} of {len(history)} were kept, the best on validation."]
     if kept == len(history) and len(history) == report.get("epochs_allowed"):
+        said.append("The last epoch was the best: more epochs may do better.")
+    if report.get("evidence"):
+        before, after = report["evidence"]["before"], report["evidence"]["valid"][GOAL]
         said.append(f"The curve is the network's; counts of pairs of items took it from {before:.4f} to {after:.4f}.")
         said.append("What counts weigh was learned on this window: the test window tells without favour.")
     header = ("epoch", "loss", "sessions/s", *(_label(name) for name in history[0] if "@" in name))
