@@ -85,6 +85,8 @@ def _learning(report: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -
         before, after = report["evidence"]["before"], report["evidence"]["valid"][GOAL]
         said.append(f"The curve is the network's; counts of pairs of items took it from {before:.4f} to {after:.4f}.")
         said.append("What counts weigh was learned on this window: the test window tells without favour.")
+    elif "evidence" in report:
+        said.append("Counts of pairs of items did not help, and were left out.")
     header = ("epoch", "loss", "sessions/s", *(_label(name) for name in history[0] if "@" in name))
     rows = [
         (str(line["epoch"]), line["loss"], line["sessions_per_s"], *(line[name] for name in line if "@" in name))
