@@ -34,11 +34,12 @@ import torch
 from benchmarks.accuracy_ import contenders, t4r
 from benchmarks.accuracy_.data import prepare
 from benchmarks.accuracy_.page import write
-from benchmarks.accuracy_.summary import GOAL, METRICS, measured, rows_of, settings_of, verdict
+from benchmarks.accuracy_.summary import METRICS, measured, rows_of, settings_of, verdict
 from common.display import show_json, show_line, show_table
 from common.errors import UserError
 from common.progress import say
 from modeling.baselines import BASELINES
+from modeling.ranking_metric import GOAL
 from pipeline import Run, load_run
 
 MODELS = ("accurate", "fast", "gpt2", "xlnet:mlm", contenders.GRU4REC)

@@ -20,10 +20,9 @@ from modeling.loader import IN_MEMORY_BYTES
 from modeling.loading.parts import parts_of
 from modeling.loading.stream import SessionStream
 from modeling.model import Model
-from modeling.ranking_metric import summary
+from modeling.ranking_metric import GOAL, summary
 from modeling.settings import ModelSettings
 
-GOAL = "ndcg@20"
 _WARM_UP = 0.05
 _CLIP = 1.0
 

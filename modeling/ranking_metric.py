@@ -25,6 +25,9 @@ from torch import Tensor
 
 from modeling.serialization import part
 
+# What the best epoch, the best settings and the best baseline are chosen by, on validation.
+GOAL = "ndcg@20"
+
 
 def rank_of(scores: Tensor, targets: Tensor) -> Tensor:
     """Rank of each target among all scores of its row.

@@ -21,9 +21,9 @@ from common.progress import step
 from modeling.compute import pick_device, threads
 from modeling.construction import build_model
 from modeling.data import read_sessions
-from modeling.evidence.fitting import add_evidence
+from modeling.evidence.fitting import fit_with_evidence
 from modeling.export.torchscript import MODEL_PT, export_torchscript
-from modeling.fitting import fit, training_window
+from modeling.fitting import training_window
 from modeling.inputs.item_vectors import read_vectors
 from modeling.model import Model
 from modeling.report import measure, peak_mib, write_card
@@ -88,10 +88,8 @@ def train(
         inputs = {"features": identity(features), **day_identities(features, [window, valid_window])}
         given = settings.model_dump(mode="json")
         with new_folder(output, "model", given, inputs) as folder:
-            history, report = fit(model, train_sessions, windows["valid"], settings, device)
-            if settings.evidence:
-                added = add_evidence(model, windows["train"], windows["valid"], settings.exclude, device)
-                report = {**report, "evidence": added, "valid": added["valid"] if added else report["valid"]}
+            sessions = train_sessions, windows["train"], windows["valid"]
+            history, report = fit_with_evidence(model, *sessions, settings, device)
             report = {"windows": chosen, **report, **peak_mib(device)}
             with step("Writing the model card"):
                 figures = measure(model.eval(), windows["train"], windows["valid"], settings.exclude, device)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -22,9 +22,9 @@ from modeling.construction import build_model
 from modeling.data import Sessions
 from modeling.evaluation import ranks
 from modeling.evidence.fitting import add_evidence
-from modeling.fitting import GOAL, fit
+from modeling.fitting import fit
 from modeling.presets import PRESETS, read_preset
-from modeling.ranking_metric import summary
+from modeling.ranking_metric import GOAL, summary
 from modeling.settings import ModelSettings
 
 GRU4REC = "gru4rec"
@@ -181,18 +181,14 @@ def model(spec: str, data: Data, runs: Sequence[ModelSettings]) -> list[Result]:
                 found = add_evidence(made, data.train, data.valid, settings.exclude, device)
                 added.append((found["valid"] if found else report["valid"], time.perf_counter() - began))
                 whole.append(_ranks(made, data, data.test, settings.exclude, device))
-    valid = _mean(report["valid"][GOAL] for report in reports)
-    seconds = _mean(report["train_seconds"] for report in reports)
+    valid = fmean(report["valid"][GOAL] for report in reports)
+    seconds = fmean(report["train_seconds"] for report in reports)
     chosen = {"epochs": "/".join(str(report["best_epoch"]) for report in reports)}
     results = [Result(spec, True, alone, valid, seconds, chosen)]
     if added:
-        seconds += _mean(took for _, took in added)
-        results.append(Result(f"{spec}{COUNTS}", True, whole, _mean(figures[GOAL] for figures, _ in added), seconds))
+        seconds += fmean(took for _, took in added)
+        results.append(Result(f"{spec}{COUNTS}", True, whole, fmean(figures[GOAL] for figures, _ in added), seconds))
     return results
-
-
-def _mean(numbers: Iterable[float]) -> float:
-    return statistics.fmean(numbers)
 
 
 def _ranks(

@@ -10,9 +10,10 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.accuracy_.summary import GOAL, METRICS, settings_of, verdict
+from benchmarks.accuracy_.summary import METRICS, settings_of, verdict
 from common.page.document import card, paragraph, table, tiles, write_page
 from common.page.svg import FIRST, GRID, MUTED, SECOND, figure, room, style
+from modeling.ranking_metric import GOAL
 
 # What takes less is drawn here, as the scale is logarithmic.
 _SHORTEST = 1e-3

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from benchmarks.accuracy_.contenders import GRU4REC, Result
 from modeling.evaluation.bootstrap import across_seeds, paired
-from modeling.ranking_metric import metrics_by_row
+from modeling.ranking_metric import GOAL, metrics_by_row
 
 METRICS = ("ndcg@20", "recall@20", "mrr@20", "ndcg@10", "recall@10")
-GOAL = "ndcg@20"
 
 
 def rows_of(results: Sequence[Result], resamples: int = 1000) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ could not say: its sessions are the counts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +19,16 @@ from common.progress import step
 from modeling.baselines import TrainingWindow
 from modeling.data import Sessions
 from modeling.evaluation import ranks
-from modeling.evidence.module import ItemEvidence
+from modeling.evidence.module import ItemEvidence, recent
 from modeling.evidence.pairs import Pairs, count_pairs
+from modeling.fitting import fit
+from modeling.loading import SessionStream
 from modeling.model import Model
 from modeling.ranking import strike
-from modeling.ranking_metric import summary
+from modeling.ranking_metric import GOAL, summary
 from modeling.sequence import lengths, without_last
+from modeling.settings import ModelSettings
 
-GOAL = "ndcg@20"
 DEPTH = 8
 # Pairs of an item, and of an item of a catalogue so large that they would need more memory than its vectors do.
 WIDTH, NARROW, LARGE = 64, 32, 200_000
@@ -62,6 +65,37 @@ class _Problem:
     pair: Tensor
     steps: Tensor
     slot: Tensor
+
+
+def fit_with_evidence(
+    model: Model,
+    train: Sessions | SessionStream,
+    counted: Sessions,
+    valid: Sessions,
+    settings: ModelSettings,
+    device: torch.device,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What ``nextitem train`` and every trial of a search do: `modeling.fitting.fit`, then `add_evidence` if asked for.
+
+    Parameters
+    ----------
+    train, counted : Sessions or SessionStream, Sessions
+        The training window as `modeling.fitting.training_window` gives it.
+    model, valid, settings, device, on_epoch
+        As for `modeling.fitting.fit`.
+
+    Returns
+    -------
+    list of dict, dict
+        History and report of `fit`. The report has ``"evidence"``, what `add_evidence` says, where it was asked for,
+        and ``"valid"`` is of the model as a whole; the history is the network's.
+    """
+    history, report = fit(model, train, valid, settings, device, on_epoch)
+    if settings.evidence:
+        added = add_evidence(model, counted, valid, settings.exclude, device)
+        report = {**report, "evidence": added, "valid": added["valid"] if added else report["valid"]}
+    return history, report
 
 
 def add_evidence(
@@ -156,8 +190,7 @@ def _problem(model: Model, pairs: Pairs, valid: Sessions, exclude: str, device: 
 
 def _shares(items: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Which pairs speak for which sessions [B, L]: rows, events before the last, and pairs, each [E]."""
-    place = lengths(items)[:, None] - 1 - torch.arange(DEPTH)
-    last = items.gather(1, place.clamp(min=0)).masked_fill(place < 0, 0)
+    last = recent(items, 1 + torch.arange(DEPTH))
     begin, count = offsets[last].flatten(), (offsets[last + 1] - offsets[last]).flatten()
     which = torch.repeat_interleave(torch.arange(len(count)), count)
     within = torch.arange(len(which)) - torch.repeat_interleave(count.cumsum(0) - count, count)

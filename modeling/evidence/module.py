@@ -94,8 +94,7 @@ class ItemEvidence(nn.Module):
             Items, and what is added to their scores. An item may come several times, each with a share; places that
             are left are 0 and add 0.
         """
-        place = (items != 0).sum(1, keepdim=True) - self.back
-        last = items.gather(1, place.clamp(min=0)).masked_fill(place < 0, 0)
+        last = recent(items, self.back)
         shares = torch.nn.functional.embedding(last, self.weights) * self.shares
         return torch.nn.functional.embedding(last, self.items).flatten(1).long(), shares.flatten(1)
 
@@ -103,6 +102,12 @@ class ItemEvidence(nn.Module):
         """Scores [B, catalogue] with the evidence of the sessions [B, L] added."""
         ids, shares = self.forward(items)
         return scores.scatter_add(1, ids, shares.to(scores.dtype))
+
+
+def recent(items: Tensor, back: Tensor) -> Tensor:
+    """The items that stand so many places from the sessions' ends, 1 for the last [B, len(back)]; 0 where none does."""
+    place = (items != 0).sum(1, keepdim=True) - back
+    return items.gather(1, place.clamp(min=0)).masked_fill(place < 0, 0)
 
 
 def merged(ids: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:

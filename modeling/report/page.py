@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from common.page.document import card, paragraph, prose, section, table, text, tiles, write_page
+from modeling.ranking_metric import GOAL
 from modeling.report.facts import Example, Figures, named
 
-GOAL = "ndcg@20"
 _LABELS = {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR", "map": "MAP"}
 _RUN = (
     "architecture",

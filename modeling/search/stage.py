@@ -22,11 +22,12 @@ from common.progress import say, step
 from modeling.compute import pick_device, threads
 from modeling.construction import build_model
 from modeling.data import Sessions, read_sessions
-from modeling.evidence.fitting import add_evidence
-from modeling.fitting import GOAL, fit, training_window
+from modeling.evidence.fitting import fit_with_evidence
+from modeling.fitting import training_window
 from modeling.inputs.item_vectors import read_vectors
 from modeling.loading import SessionStream
 from modeling.model import Model
+from modeling.ranking_metric import GOAL
 from modeling.schema import features_of, max_length_of, read_schema
 from modeling.search.space import DEFAULT, Dimension, Range
 from modeling.search.study import OnEpoch, Search
@@ -146,11 +147,7 @@ class Bench:
         torch.manual_seed(settings.seed)
         with threads(settings.threads):
             model = build_model(self.features, self.limit, settings, self.vectors).to(device)
-            train, counted, valid = self._read(model, settings)
-            _, report = fit(model, train, valid, settings, device, on_epoch)
-            if settings.evidence:
-                added = add_evidence(model, counted, valid, settings.exclude, device)
-                report["valid"] = added["valid"] if added else report["valid"]
+            _, report = fit_with_evidence(model, *self._read(model, settings), settings, device, on_epoch)
             return report
 
     def _read(self, model: Model, settings: ModelSettings) -> tuple[Sessions | SessionStream, Sessions, Sessions]:

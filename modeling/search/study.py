@@ -26,7 +26,7 @@ from optuna.trial import TrialState
 from common.errors import UserError
 from common.progress import Bar, quietly, say, step
 from common.settings import validate
-from modeling.fitting import GOAL
+from modeling.ranking_metric import GOAL
 from modeling.search.space import Dimension, Range, distributions_of, inside
 from modeling.search.trials import STATES, Trial, best_of, ended
 from modeling.settings import ModelSettings

@@ -19,8 +19,9 @@ from benchmarks.t4r.process import answering
 from benchmarks.t4r.schema import schema_of
 from modeling.data import read_sessions
 from modeling.evaluation import ranks
-from modeling.fitting import GOAL, fit
+from modeling.fitting import fit
 from modeling.padding import to_width
+from modeling.ranking_metric import GOAL
 from modeling.schema import Feature
 from modeling.settings import ModelSettings
 

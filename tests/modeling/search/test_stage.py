@@ -14,7 +14,7 @@ import screens
 from common.artefacts import identity
 from common.errors import UserError
 from modeling import search
-from modeling.fitting import GOAL
+from modeling.ranking_metric import GOAL
 from modeling.search.page import write_page_of
 from modeling.search.space import DEFAULT, Range
 from modeling.search.stage import JOURNAL
@@ -110,7 +110,7 @@ def test_an_interruption_leaves_the_folder_and_keeps_the_trials(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(search.stage, "fit", interrupt)
+    monkeypatch.setattr(search.stage, "fit_with_evidence", interrupt)
     with pytest.raises(KeyboardInterrupt):
         nextitem.search(features, folder, config, trials=9)
     assert identity(folder) == before

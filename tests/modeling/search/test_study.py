@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
-from modeling.fitting import GOAL
+from modeling.ranking_metric import GOAL
 from modeling.search import study
 from modeling.search.page import importances
 from modeling.search.space import Dimension, Range
