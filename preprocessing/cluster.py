@@ -96,8 +96,12 @@ class Workers:
             cluster = self._start(distributed)
             if cluster is not None:
                 self._closing.append(cluster)
+            # Held before it connects, and closed here if it cannot: a client that nobody holds is closed by the garbage
+            # collector, in any thread, and in the one where the next client begins that never ends.
+            client = distributed.Client.__new__(distributed.Client)
+            self._closing.append(client)
             # Not dask's default for the whole process: that would outlive a scheduler that is lost.
-            client = distributed.Client(cluster or self.cluster, timeout=_ANSWER, set_as_default=False)
+            distributed.Client.__init__(client, cluster or self.cluster, timeout=_ANSWER, set_as_default=False)
         except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
             self.__exit__(None, None, None)
             raise UserError(
@@ -105,7 +109,6 @@ class Workers:
                 "address"
             ) from error
         self._client = client
-        self._closing.append(client)
         # NVTabular's fit computes on this client, too.
         merlin.core.utils.set_dask_client(client)
         return self

@@ -1,5 +1,6 @@
 """The same job on threads, on processes and on a Dask scheduler's workers; and what is said when there are none."""
 
+import gc
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import dask
+import distributed
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -280,6 +282,16 @@ def test_a_scheduler_that_is_not_there(make, tmp_path, address):
     assert str(caught.value).startswith(f"--cluster {address}: no Dask scheduler answers there (")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "features").exists()
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "tcp://localhost", "tcp://127.0.0.1:port"])
+def test_nothing_stays_of_a_client_that_found_no_scheduler(address):
+    with pytest.raises(UserError) as caught, Workers(address):
+        pass
+    # What the error still holds must have been closed, or the garbage collector would have to close it.
+    clients = [c for c in gc.get_objects() if type(c) is distributed.Client]
+    assert clients
+    assert {c.status for c in clients} == {"closed"}, caught.value
 
 
 def test_no_gpu(make, tmp_path):
