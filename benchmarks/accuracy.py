@@ -1,7 +1,8 @@
 """How well the next item is found: our models beside the baselines that must be beaten, on the same split.
 
     python -m benchmarks.accuracy examples/eshop_clothing_2008.yaml [--data-root FOLDER] [--models accurate,xlnet:mlm]
-                                  [--seeds 0,1,2] [--epochs N] [--minutes M] [--with-t4r] [--output FOLDER] [--json]
+                                  [--seeds 0,1,2] [--epochs N] [--minutes M] [--with-t4r [MODELS]] [--output FOLDER]
+                                  [--json]
 
 The data set is preprocessed as its YAML says. For the last item of each test session the whole catalogue is ranked, by
 one code for all (`modeling.evaluation.ranks`); what the YAML's ``model.exclude`` names is struck, and sessions whose
@@ -10,11 +11,13 @@ of a few settings, of which the validation window chooses. Models are trained wi
 stopped early by the validation window, and shown without and with the counts that ``nextitem train`` adds to them;
 presets (``accurate``, ``fast``) are models too. gru4rec is the recurrent network of the literature. ``--with-t4r`` adds
 Transformers4Rec 23.12, GPT-2 causal and XLNet masked, with item ids alone and with side features: its models in an
-environment of its own (`benchmarks.t4r`), in the same training loop and ranked by the same code.
+environment of its own (`benchmarks.t4r`), in the same training loop and ranked by the same code; or some of them.
 
 Intervals are 95%, by resampling sessions. The difference of NDCG@20 to the baseline that is best on validation is
 paired by session; a star says that it is more than chance among sessions. Of several seeds the table has the mean, and
-the standard deviation between them. Writes ``NAME.json`` and ``NAME.html`` into the output folder.
+the standard deviation between them. Writes ``NAME.json`` and ``NAME.html`` into the output folder, and each training
+run into its ``runs``: a run that is there is not made again, so the same command goes on after an interruption, and one
+with more models or seeds adds to the table. Remove the folder when the code of the models has changed.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,6 +37,7 @@ import torch
 
 from benchmarks.accuracy_ import contenders, t4r
 from benchmarks.accuracy_.data import prepare
+from benchmarks.accuracy_.kept import Kept
 from benchmarks.accuracy_.page import write
 from benchmarks.accuracy_.summary import METRICS, measured, rows_of, settings_of, verdict
 from common.display import show_json, show_line, show_table
@@ -46,19 +51,20 @@ MODELS = ("accurate", "fast", "gpt2", "xlnet:mlm", contenders.GRU4REC)
 
 
 def compare(
-    run: Run,
+    dataset: Run,
     models: list[str],
     baselines: list[str],
     seeds: list[int],
     resamples: int = 1000,
-    with_t4r: bool = False,
+    with_t4r: Sequence[str] = (),
     epochs: int | None = None,
+    runs: Path | None = None,
 ) -> dict[str, Any]:
     """Fit and measure all contenders.
 
     Parameters
     ----------
-    run : Run
+    dataset : Run
         The data set, and the settings of the models.
     models : list of str
         See `benchmarks.accuracy_.contenders.model`.
@@ -68,10 +74,12 @@ def compare(
         Of the models.
     resamples : int
         Of the bootstrap.
-    with_t4r : bool
-        Whether Transformers4Rec takes part.
+    with_t4r : sequence of str
+        The models of Transformers4Rec that take part: of `benchmarks.accuracy_.t4r.SPECS`.
     epochs : int, optional
         At most so many for all models, presets too.
+    runs : Path, optional
+        Where finished training runs are kept, and read from.
 
     Returns
     -------
@@ -87,22 +95,23 @@ def compare(
     for name in baselines:
         if name not in BASELINES:
             raise UserError(f"--baselines {name}: must be of {', '.join(BASELINES)}")
-    runs = {spec: contenders.runs_of(spec, run.model, seeds, epochs) for spec in models}
+    settings = {spec: contenders.runs_of(spec, dataset.model, seeds, epochs) for spec in models}
     with TemporaryDirectory() as scratch:
         features = Path(scratch) / "features"
-        data = prepare(run, features)
-        found = [contenders.baseline(name, data, run.model.exclude) for name in baselines]
+        data = prepare(dataset, features)
+        found = [contenders.baseline(name, data, dataset.model.exclude) for name in baselines]
         results = [result for result in found if result is not None]
         if not results:
             raise UserError("--baselines: at least one is needed, to be compared with")
         if not measured(results[0])["sessions"]:
-            raise UserError(f"{run.name}: no test session's last item occurs in training: change split")
-        results += [found for spec, settings in runs.items() for found in contenders.model(spec, data, settings)]
+            raise UserError(f"{dataset.name}: no test session's last item occurs in training: change split")
+        kept = Kept(runs, data)
+        results += [found for spec, own in settings.items() for found in contenders.model(spec, data, own, kept)]
         if with_t4r:
-            results += t4r.contenders(data, features, run.model, seeds)
+            results += t4r.contenders(data, features, dataset.model, seeds, with_t4r, kept)
     return {
-        "name": run.name,
-        "exclude": run.model.exclude,
+        "name": dataset.name,
+        "exclude": dataset.model.exclude,
         "seeds": seeds if models or with_t4r else [],
         "items": data.item.cardinality - data.item.reserved,
         **measured(results[0]),
@@ -148,7 +157,13 @@ def main() -> None:
     parser.add_argument("--seeds", default="0", help="of the models, such as 0,1,2")
     parser.add_argument("--epochs", type=int, help="at most so many, instead of the YAML's number")
     parser.add_argument("--minutes", type=float, help="stop the training of each model then")
-    parser.add_argument("--with-t4r", action="store_true", help="Transformers4Rec 23.12 too, installed on first use")
+    parser.add_argument(
+        "--with-t4r",
+        nargs="?",
+        const="all",
+        metavar="MODELS",
+        help=f"Transformers4Rec 23.12 too, installed on first use: all of {', '.join(t4r.SPECS)}, or some",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a setting of the YAML")
     parser.add_argument("--output", type=Path, default=Path("accuracy"), help="folder for the JSON and the page")
     parser.add_argument("--json", action="store_true", help="machine-readable results on standard output")
@@ -163,7 +178,13 @@ def main() -> None:
         seeds = [int(seed) for seed in _listed(options.seeds)]
         run = load_run(options.dataset, options.data_root, options.set)
         result = compare(
-            run, _listed(options.models), _listed(options.baselines), seeds, 1000, options.with_t4r, options.epochs
+            run,
+            _listed(options.models),
+            _listed(options.baselines),
+            seeds,
+            with_t4r=t4r.chosen_of(options.with_t4r) if options.with_t4r else [],
+            epochs=options.epochs,
+            runs=options.output / "runs",
         )
     except UserError as error:
         sys.exit(f"error: {error}")

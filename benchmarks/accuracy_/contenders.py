@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from benchmarks.accuracy_.data import Data
+from benchmarks.accuracy_.kept import Kept, Outcome
 from common.errors import UserError
 from common.progress import say, step
 from modeling.baselines import BASELINES, TrainingWindow
@@ -154,7 +155,7 @@ def runs_of(spec: str, settings: ModelSettings, seeds: Sequence[int], epochs: in
         raise UserError(f"--models {spec}: {error.errors()[0]['msg']}") from error
 
 
-def model(spec: str, data: Data, runs: Sequence[ModelSettings]) -> list[Result]:
+def model(spec: str, data: Data, runs: Sequence[ModelSettings], kept: Kept) -> list[Result]:
     """Train a model once for each of the settings of `runs_of`, as ``nextitem train`` does.
 
     Returns
@@ -162,33 +163,40 @@ def model(spec: str, data: Data, runs: Sequence[ModelSettings]) -> list[Result]:
     list of Result
         The network alone; and, where the settings ask for evidence of counts, the model with it: what a user gets.
     """
-    alone, whole, reports, added = [], [], [], []
-    for settings in runs:
-        device = pick_device(settings.device)
-        torch.manual_seed(settings.seed)
-        say(f"{spec}, seed {settings.seed}")
-        with threads(settings.threads):
-            if spec == GRU4REC:
-                made = gru4rec(data.item, data.limit, settings)
-            else:
-                made = build_model(data.features, data.limit, settings, data.vectors)
-            _, report = fit(made.to(device), data.train, data.valid, settings, device)
-            made.eval()
-            alone.append(_ranks(made, data, data.test, settings.exclude, device))
-            reports.append(report)
-            if settings.evidence:
-                began = time.perf_counter()
-                found = add_evidence(made, data.train, data.valid, settings.exclude, device)
-                added.append((found["valid"] if found else report["valid"], time.perf_counter() - began))
-                whole.append(_ranks(made, data, data.test, settings.exclude, device))
-    valid = fmean(report["valid"][GOAL] for report in reports)
-    seconds = fmean(report["train_seconds"] for report in reports)
-    chosen = {"epochs": "/".join(str(report["best_epoch"]) for report in reports)}
-    results = [Result(spec, True, alone, valid, seconds, chosen)]
-    if added:
-        seconds += fmean(took for _, took in added)
-        results.append(Result(f"{spec}{COUNTS}", True, whole, fmean(figures[GOAL] for figures, _ in added), seconds))
-    return results
+    outcomes = [kept.once(spec, settings, lambda settings=settings: _train(spec, data, settings)) for settings in runs]
+    names = (spec, f"{spec}{COUNTS}")
+    return [result_of(name, found) for name, found in zip(names, zip(*outcomes, strict=True), strict=False)]
+
+
+def _train(spec: str, data: Data, settings: ModelSettings) -> list[Outcome]:
+    device = pick_device(settings.device)
+    torch.manual_seed(settings.seed)
+    say(f"{spec}, seed {settings.seed}")
+    with threads(settings.threads):
+        if spec == GRU4REC:
+            made = gru4rec(data.item, data.limit, settings)
+        else:
+            made = build_model(data.features, data.limit, settings, data.vectors)
+        _, report = fit(made.to(device), data.train, data.valid, settings, device)
+        made.eval()
+        valid, seconds, epoch = report["valid"], report["train_seconds"], report["best_epoch"]
+        outcomes = [Outcome(_ranks(made, data, data.test, settings.exclude, device), valid[GOAL], seconds, epoch)]
+        if settings.evidence:
+            began = time.perf_counter()
+            found = add_evidence(made, data.train, data.valid, settings.exclude, device)
+            seconds += time.perf_counter() - began
+            valid = found["valid"] if found else valid
+            outcomes.append(
+                Outcome(_ranks(made, data, data.test, settings.exclude, device), valid[GOAL], seconds, epoch)
+            )
+    return outcomes
+
+
+def result_of(name: str, outcomes: Sequence[Outcome]) -> Result:
+    """Runs of one model with several seeds, as one contender."""
+    valid, seconds = (fmean(getattr(outcome, key) for outcome in outcomes) for key in ("valid", "seconds"))
+    epochs = "/".join(str(outcome.epoch) for outcome in outcomes)
+    return Result(name, True, [outcome.ranks for outcome in outcomes], valid, seconds, {"epochs": epochs})
 
 
 def _ranks(

@@ -8,18 +8,37 @@ from typing import Any
 
 import torch
 
-from benchmarks.accuracy_.contenders import Result, runs_of
+from benchmarks.accuracy_.contenders import Result, result_of, runs_of
 from benchmarks.accuracy_.data import Data
+from benchmarks.accuracy_.kept import Kept, Outcome
 from benchmarks.t4r import environment
 from benchmarks.t4r.process import ask
 from common.errors import UserError
 from common.progress import step
 from modeling.settings import ModelSettings
 
-SPECS = ("gpt2:clm", "xlnet:mlm")
+IDS = " ids"
+SPECS = (f"gpt2:clm{IDS}", "gpt2:clm", f"xlnet:mlm{IDS}", "xlnet:mlm")
 
 
-def contenders(data: Data, folder: Path, settings: ModelSettings, seeds: Sequence[int]) -> list[Result]:
+def chosen_of(text: str) -> list[str]:
+    """The specs of a text such as ``gpt2:clm,gpt2:clm ids``; ``all`` for all.
+
+    Raises
+    ------
+    UserError
+        When there is no such model.
+    """
+    chosen = list(SPECS) if text == "all" else [part.strip() for part in text.split(",")]
+    for spec in chosen:
+        if spec not in SPECS:
+            raise UserError(f"--with-t4r {spec}: must be of {', '.join(SPECS)}")
+    return chosen
+
+
+def contenders(
+    data: Data, folder: Path, settings: ModelSettings, seeds: Sequence[int], specs: Sequence[str], kept: Kept
+) -> list[Result]:
     """Its models with item ids only and, where there are any, with side features.
 
     Parameters
@@ -32,6 +51,10 @@ def contenders(data: Data, folder: Path, settings: ModelSettings, seeds: Sequenc
         Sizes and how to train; what Transformers4Rec has no word for is left out.
     seeds : sequence of int
         One run each.
+    specs : sequence of str
+        Of `SPECS`.
+    kept : Kept
+        Runs that are known.
 
     Raises
     ------
@@ -41,38 +64,42 @@ def contenders(data: Data, folder: Path, settings: ModelSettings, seeds: Sequenc
     interpreter = environment.python()
     # Vectors come to it from a data loader of its own only.
     features = [feature for feature in data.features if feature.kind != "embedding"]
-    inputs = {" ids": features[:1]} | ({"": features} if len(features) > 1 else {})
     # It knows the exact loss without smoothing, like all that these settings leave out.
     plain = settings.model_copy(update={"loss": "cross-entropy", "label_smoothing": 0.0})
     results = []
-    for spec in SPECS:
-        for suffix, chosen in inputs.items():
-            answers: list[dict[str, Any]] = []
-            for own in runs_of(spec, plain, seeds):
-                request = {
-                    "folder": str(folder.resolve()),
-                    "features": [feature.to_json() for feature in chosen],
-                    "limit": data.limit,
-                    "settings": own.model_dump(),
-                }
-                with step(f"t4r {spec}{suffix}, seed {own.seed}") as bar:
-                    answers.append(ask(interpreter, "benchmarks.t4r.inside.accuracy", request))
-                    bar.say(f"valid NDCG@20 {answers[-1]['valid']:.4f}")
-            results.append(result_of(f"t4r {spec}{suffix}", answers, len(data.test)))
+    for spec in specs:
+        chosen = features[:1] if spec.endswith(IDS) else features
+        if len(features) == 1 and not spec.endswith(IDS):
+            continue
+        name, outcomes = f"t4r {spec}", []
+        for own in runs_of(spec.removesuffix(IDS), plain, seeds):
+            request = {
+                "folder": str(folder.resolve()),
+                "features": [feature.to_json() for feature in chosen],
+                "limit": data.limit,
+                "settings": own.model_dump(),
+            }
+
+            def train(name: str = name, own: ModelSettings = own, request: dict[str, Any] = request) -> list[Outcome]:
+                with step(f"{name}, seed {own.seed}") as bar:
+                    found = ask(interpreter, "benchmarks.t4r.inside.accuracy", request)
+                    bar.say(f"valid NDCG@20 {found['valid']:.4f}")
+                return [outcome_of(name, found, len(data.test))]
+
+            outcomes += kept.once(name, own, train)
+        results.append(result_of(name, outcomes))
     return results
 
 
-def result_of(name: str, answers: Sequence[dict[str, Any]], sessions: int) -> Result:
-    """What came back, a run a seed, as one contender.
+def outcome_of(name: str, answer: dict[str, Any], sessions: int) -> Outcome:
+    """What came back.
 
     Raises
     ------
     UserError
         When there is not a rank for each of the test sessions.
     """
-    ranks = [torch.tensor(answer["ranks"], dtype=torch.float32) for answer in answers]
-    if any(len(found) != sessions for found in ranks):
+    ranks = torch.tensor(answer["ranks"], dtype=torch.float32)
+    if len(ranks) != sessions:
         raise UserError(f"{name} ranked other sessions than the {sessions:,} of the test window")
-    valid, seconds = (sum(answer[key] for answer in answers) / len(answers) for key in ("valid", "seconds"))
-    epochs = "/".join(str(answer["epochs"]) for answer in answers)
-    return Result(name, True, ranks, valid, seconds, {"epochs": epochs})
+    return Outcome(ranks, answer["valid"], answer["seconds"], answer["epochs"])

@@ -12,6 +12,7 @@ import torch
 from benchmarks import accuracy
 from benchmarks.accuracy_ import contenders, data, t4r
 from benchmarks.accuracy_.contenders import Result
+from benchmarks.accuracy_.kept import Kept, Outcome
 from benchmarks.accuracy_.page import write
 from benchmarks.accuracy_.summary import measured, rows_of, verdict
 from benchmarks.t4r import environment
@@ -150,7 +151,11 @@ def run_program(shop, monkeypatch, capsys):
 
 
 def test_program(shop, run_program):
+    first = json.loads(run_program("--models", "gpt2", "--seeds", "0", "--epochs", "2", "--json"))
     result = json.loads(run_program("--models", "gpt2,gru4rec", "--seeds", "0,1", "--epochs", "2", "--json"))
+    # The second command has trained two and one of gru4rec more; the first's run is as it was.
+    assert len(list((shop.parent / "out" / "runs").iterdir())) == 4
+    assert {row["model"] for row in first["rows"]} == {*contenders.DEFAULT, "gpt2", "gpt2 + counts"}
     assert json.loads((shop.parent / "out" / "rounds.json").read_text()) == result
     assert "<svg" in (shop.parent / "out" / "rounds.html").read_text()
     rows = {row["model"]: row for row in result["rows"]}
@@ -171,11 +176,37 @@ def test_ranks_of_another_process():
         {"ranks": [1.0, float("nan"), 3.0], "valid": 0.2, "seconds": 10.0, "epochs": 2},
         {"ranks": [2.0, float("nan"), float("inf")], "valid": 0.4, "seconds": 20.0, "epochs": 5},
     ]
-    found = t4r.result_of("t4r gpt2:clm", answers, 3)
+    found = contenders.result_of("t4r gpt2:clm", [t4r.outcome_of("t4r gpt2:clm", answer, 3) for answer in answers])
     assert (found.valid, found.seconds, found.chosen) == (pytest.approx(0.3), 15, {"epochs": "2/5"})
     assert measured(found) == {"sessions": 2, "left_out": 1}
     with pytest.raises(UserError, match="t4r gpt2:clm ranked other sessions than the 4"):
-        t4r.result_of("t4r gpt2:clm", answers, 4)
+        t4r.outcome_of("t4r gpt2:clm", answers[0], 4)
+
+
+def test_a_run_is_made_once(tmp_path):
+    made = []
+
+    def train(value):
+        made.append(value)
+        return [Outcome(torch.tensor([1.5, float("nan"), float("inf")]), value, 2.0, 3)]
+
+    data, settings = _data(None), ModelSettings()
+    kept = Kept(tmp_path / "runs", data)
+    (first,) = kept.once("gpt2", settings, lambda: train(0.5))
+    (again,) = Kept(tmp_path / "runs", data).once("gpt2", settings, lambda: train(0.6))
+    assert torch.equal(first.ranks.nan_to_num(-1), again.ranks.nan_to_num(-1))
+    assert (again.valid, again.seconds, again.epoch) == (0.5, 2.0, 3)
+    # Where it runs is not what it is; another name, seed, setting or session is.
+    kept.once("gpt2", settings.model_copy(update={"threads": 7}), lambda: train(0.6))
+    assert made == [0.5]
+    kept.once("gpt2:plm", settings, lambda: train(1))
+    kept.once("gpt2", settings.model_copy(update={"seed": 5}), lambda: train(2))
+    kept.once("gpt2", settings.model_copy(update={"dropout": 0.4}), lambda: train(3))
+    data.valid = _sessions([3, 4], [6, 5])
+    Kept(tmp_path / "runs", data).once("gpt2", settings, lambda: train(4))
+    assert made == [0.5, 1, 2, 3, 4]
+    assert len(list((tmp_path / "runs").iterdir())) == 5
+    assert Kept(None, data).once("gpt2", settings, lambda: train(5))[0].valid == 5
 
 
 @pytest.mark.slow
@@ -212,6 +243,7 @@ def test_table(run_program):
         (("--models", "", "--baselines", ""), "--baselines: at least one"),
         (("--models", "gpt2:mlm"), "--models gpt2:mlm"),
         (("--seeds", "x"), "--seeds x"),
+        (("--with-t4r", "bert"), "--with-t4r bert: must be of gpt2:clm ids, gpt2:clm"),
     ],
 )
 def test_mistakes_are_told_in_a_line(run_program, arguments, words):
