@@ -10,8 +10,9 @@ last item training never saw are left out. Baselines (`modeling.baselines`) are 
 of a few settings, of which the validation window chooses. Models are trained with the YAML's settings, once a seed, and
 stopped early by the validation window, and shown without and with the counts that ``nextitem train`` adds to them;
 presets (``accurate``, ``fast``) are models too. gru4rec is the recurrent network of the literature. ``--with-t4r`` adds
-Transformers4Rec 23.12, GPT-2 causal and XLNet masked, with item ids alone and with side features: its models in an
-environment of its own (`benchmarks.t4r`), in the same training loop and ranked by the same code; or some of them.
+Transformers4Rec 23.12, GPT-2 causal and XLNet masked, and GPT-2 as wide and trained as long as our ``accurate``, with
+item ids alone and with side features: its models in an environment of its own (`benchmarks.t4r`), in the same training
+loop and ranked by the same code; or some of them.
 
 Intervals are 95%, by resampling sessions. The difference of NDCG@20 to the baseline that is best on validation is
 paired by session; a star says that it is more than chance among sessions. Of several seeds the table has the mean, and

@@ -18,7 +18,8 @@ from common.progress import step
 from modeling.settings import ModelSettings
 
 IDS = " ids"
-SPECS = (f"gpt2:clm{IDS}", "gpt2:clm", f"xlnet:mlm{IDS}", "xlnet:mlm")
+# Its transformers with the YAML's settings, and with those of our best preset.
+SPECS = tuple(f"{model}{inputs}" for model in ("gpt2:clm", "xlnet:mlm", "accurate") for inputs in (IDS, ""))
 
 
 def chosen_of(text: str) -> list[str]:

@@ -220,7 +220,16 @@ def test_beside_transformers4rec(run_program):
         "20",
         *(f"--set=model.{it}" for it in ("batch_size=16", "learning_rate=0.01", "patience=20")),
     ]
-    shown = run_program("--models", "", "--baselines", "markov,popularity", "--with-t4r", *learning, "--json")
+    shown = run_program(
+        "--models",
+        "",
+        "--baselines",
+        "markov,popularity",
+        "--with-t4r",
+        "gpt2:clm,gpt2:clm ids,xlnet:mlm ids",
+        *learning,
+        "--json",
+    )
     rows = {row["model"]: row for row in json.loads(shown)["rows"]}
     assert set(rows) == {"markov", "popularity", "t4r gpt2:clm ids", "t4r xlnet:mlm ids"}
     # One item always follows the last.
