@@ -4,10 +4,11 @@
 
 Trains nothing. For each size of catalogue it makes sessions (`benchmarks.server.data`), fits nextitem's workflow and a
 stock one of the same features, and puts one model of random weights behind both (width 64, 2 layers, 4 heads, 20
-events). Then each engine (`benchmarks.server`) is served on this machine, one after the other, and driven by NVIDIA's
-perf_analyzer: one session a request at each number of clients, 128 sessions a request at one client, and, for nextitem
-with up to 100,000 items, 200 requests a second whatever the server does. Client and server share the machine. CPU is
-that of all of the server's processes, divided by the requests that Triton counted.
+events), with the counts of pairs of items that ``nextitem train`` adds, unless ``--no-counts`` leaves them out. Then
+each engine (`benchmarks.server`) is served on this machine, one after the other, and driven by NVIDIA's perf_analyzer:
+one session a request at each number of clients, 128 sessions a request at one client, and, for nextitem with up to
+100,000 items, 200 requests a second whatever the server does. Client and server share the machine. CPU is that of all
+of the server's processes, divided by the requests that Triton counted.
 
 ``--json`` prints a line a catalogue: ``{"items": n, "nextitem" | "stock" | "model" | "noop": {"c1" | "c4" | "c16" |
 "b128" | "r200": {"req_per_s", "p50_ms", "p95_ms", "p99_ms", "cpu_ms_per_req"}, "http": {the same}}, "check": what came
@@ -58,7 +59,7 @@ def catalogue(items: int, options: argparse.Namespace, folder: Path) -> Results:
     folder : Path
         For everything that is made; what is there already is used.
     """
-    _build(items, folder, "stock" in options.engines)
+    _build(items, folder, "stock" in options.engines, not options.no_counts)
     results: Results = {"items": items}
     answers: dict[str, dict[int, Answer]] = {}
     for engine in options.engines:
@@ -74,11 +75,11 @@ def catalogue(items: int, options: argparse.Namespace, folder: Path) -> Results:
     return results
 
 
-def _build(items: int, folder: Path, stock: bool) -> None:
+def _build(items: int, folder: Path, stock: bool, counts: bool) -> None:
     """In a process of its own, which gives its memory back before anything is measured."""
     if (folder / MADE).is_file():
         made = json.loads((folder / MADE).read_text())
-        if made["items"] == items and made["stock"] >= stock:
+        if (made["items"], made["counts"]) == (items, counts) and made["stock"] >= stock:
             return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -89,6 +90,7 @@ def _build(items: int, folder: Path, stock: bool) -> None:
         str(folder),
         str(items),
         *([] if stock else ["--no-stock"]),
+        *([] if counts else ["--no-counts"]),
     ]
     if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode:
         raise UserError(f"the data and the model of {items:,} items could not be made: see above")
@@ -145,6 +147,7 @@ def _options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--data", type=Path, metavar="FOLDER", help="keeps data and models there, until code that makes them changes"
     )
+    parser.add_argument("--no-counts", action="store_true", help="a model that is a network alone")
     parser.add_argument("--json", action="store_true", help="machine-readable results on standard output")
     options = parser.parse_args(arguments)
     options.items, options.clients = _numbers("--items", options.items), _numbers("--clients", options.clients)

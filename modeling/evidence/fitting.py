@@ -136,7 +136,7 @@ def add_evidence(
             return summary(found[~found.isnan()])
 
         before = metrics()[GOAL]
-        evidence = _pruned(pairs, weights, item.cardinality, decay).to(device)
+        evidence = heaviest(pairs, weights, item.cardinality, decay).to(device)
         model.evidence = evidence
         after = metrics()
         helps = after[GOAL] > before
@@ -235,8 +235,18 @@ def _parabola(values: Tensor, at: Tensor) -> Tensor:
     return middle + x * (high - low) / 2 + x * x * (high - 2 * middle + low) / 2
 
 
-def _pruned(pairs: Pairs, weights: Tensor, catalogue: int, decay: float) -> ItemEvidence:
-    """The heaviest pairs of each item."""
+def heaviest(pairs: Pairs, weights: Tensor, catalogue: int, decay: float) -> ItemEvidence:
+    """Evidence of the heaviest pairs of each item.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        What was counted.
+    weights : Tensor [P], float32
+        Of the pairs; those that are not above 0 are left out.
+    catalogue, decay
+        As for `ItemEvidence`.
+    """
     width = WIDTH if catalogue <= LARGE else NARROW
     order = torch.argsort(weights, descending=True, stable=True)
     order = order[torch.argsort(pairs.first[order], stable=True)]

