@@ -110,20 +110,18 @@ def recent(items: Tensor, back: Tensor) -> Tensor:
     return items.gather(1, place.clamp(min=0)).masked_fill(place < 0, 0)
 
 
-def merged(ids: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What `ItemEvidence` says, with the shares of each item as one.
+def merged(ids: Tensor, shares: Tensor, fill: int) -> tuple[Tensor, Tensor]:
+    """What `ItemEvidence` says, each item once.
 
     Returns
     -------
-    Tensor [B, M], int64
-        The ids in ascending order; those that came several times are still there as often.
-    Tensor [B, M], float32
-        The sum of the item's shares, at each of its places.
-    Tensor [B, M], bool
-        The first place of each item.
+    Tensor [B, U], int64
+        Each row's items in ascending order, and `fill` behind them; U is the most that a row has.
+    Tensor [B, U], float32
+        The sums of their shares.
     """
     ordered, order = ids.sort(1)
-    first = torch.nn.functional.pad(ordered[:, 1:] != ordered[:, :-1], [1, 0], value=True)
-    group = first.long().cumsum(1) - 1
-    total = torch.zeros_like(shares).scatter_add(1, group, shares.gather(1, order))
-    return ordered, total.gather(1, group), first
+    group = torch.nn.functional.pad(ordered[:, 1:] != ordered[:, :-1], [1, 0]).cumsum(1)
+    width = int(group[:, -1].max()) + 1
+    total = shares.new_zeros(ids.shape[0], width).scatter_add(1, group, shares.gather(1, order))
+    return ordered.new_full([ids.shape[0], width], fill).scatter(1, group, ordered), total

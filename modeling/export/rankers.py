@@ -23,6 +23,14 @@ def _place(ordered: Tensor, ids: Tensor) -> Tensor:
     return torch.searchsorted(ordered, ids).clamp(max=ordered.shape[1] - 1)
 
 
+def _among(ids: Tensor, others: Tensor) -> Tensor:
+    """Which of the ids [B, M] are among the row's others [B, N] [B, M]."""
+    if ids.shape[1] < 32 or others.shape[1] < 32:  # comparing all is over before sorting has begun
+        return (ids.unsqueeze(2) == others.unsqueeze(1)).any(2)
+    ordered = others.sort(1)[0]
+    return ordered.gather(1, _place(ordered, ids)) == ids
+
+
 class ScoreRanker(nn.Module):
     """Ranks scores that are there already: for heads that are more than one product of vectors."""
 
@@ -124,13 +132,10 @@ class VectorRanker(nn.Module):
         """Rank some items for each session [B, M], M at least 1, each once but 0; nothing else is computed."""
         scores = self.of(answers, ids)
         if more is not None:
-            own, total, _ = merged(more[0], more[1].to(scores.dtype))
+            own, total = merged(more[0], more[1].to(scores.dtype), self.vectors.shape[0])
             at = _place(own, ids)
             scores = scores + total.gather(1, at).masked_fill(own.gather(1, at) != ids, 0.0)
-        void = ids < self.reserved
-        if struck.shape[1] > 0:
-            ordered = struck.sort(1)[0]
-            void = void | (ordered.gather(1, _place(ordered, ids)) == ids)
+        void = (ids < self.reserved) | _among(ids, struck)
         top, where = best(scores.masked_fill(void, float("-inf")), k)
         return top, ids.gather(1, where).masked_fill(top == float("-inf"), 0)
 
@@ -180,14 +185,11 @@ class BoundedRanker(VectorRanker):
         self, answers: Tensor, k: int, struck: Tensor, top: Tensor, ids: Tensor, more: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
         """The best of the `k` best without `more` and of the items that `more` adds to: there are no others."""
-        own, total, first = merged(more[0], more[1])
-        void = (own < self.reserved) | first.logical_not()
-        if struck.shape[1] > 0:
-            ordered = struck.sort(1)[0]
-            void = void | (ordered.gather(1, _place(ordered, own)) == own)
+        own, total = merged(more[0], more[1], 0)
+        void = (own < self.reserved) | _among(own, struck)
         scores = (self.of(answers, own) + total).masked_fill(void, float("-inf"))
-        again = own.gather(1, _place(own, ids)) == ids
-        top, where = best(torch.cat([top.masked_fill(again, float("-inf")), scores], 1), k)
+        top = top.masked_fill(_among(ids, own), float("-inf"))
+        top, where = best(torch.cat([top, scores], 1), k)
         return top, torch.cat([ids, own], 1).gather(1, where).masked_fill(top == float("-inf"), 0)
 
     def bounded(self, answers: Tensor, k: int, struck: Tensor) -> tuple[Tensor, Tensor]:

@@ -47,9 +47,10 @@ def test_the_last_items_add_to_the_scores_of_what_follows_them() -> None:
 
 
 def test_shares_of_an_item_are_one() -> None:
-    ids, total, first = merged(torch.tensor([[5, 4, 5, 0]]), torch.tensor([[1.0, 2.0, 3.0, 0.0]]))
-    assert (ids.tolist(), total.tolist()) == ([[0, 4, 5, 5]], [[0, 2, 4, 4]])
-    assert first.tolist() == [[True, True, True, False]]
+    ids = torch.tensor([[5, 4, 5, 0], [6, 6, 6, 6]])
+    shares = torch.tensor([[1.0, 2.0, 3.0, 0.0], [1.0, 2.0, 3.0, 4.0]])
+    own, total = merged(ids, shares, 9)
+    assert (own.tolist(), total.tolist()) == ([[0, 4, 5], [6, 9, 9]], [[0, 2, 4], [10, 0, 0]])
 
 
 def test_pairs_are_of_known_items_and_say_what_follows_and_what_is_alike() -> None:
