@@ -13,7 +13,20 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 import screens
-from commands.options import DAYS, Cluster, Config, DataRoot, Features, Model, Models, Preset, Set, Yaml
+from commands.options import (
+    DAYS,
+    Cluster,
+    Config,
+    Cutoffs,
+    DataRoot,
+    Features,
+    Model,
+    Models,
+    Preset,
+    Set,
+    Yaml,
+    numbers,
+)
 from commands.register import command
 from commands.serving import app as serving_app
 from commands.serving import deploy, health, loadtest, playground, recommend, rollback, route, serve
@@ -156,18 +169,22 @@ def evaluate(
     all_next: Annotated[bool, typer.Option("--all-next", help="Predict every item after the first, too.")] = False,
     sessions_file: Annotated[Path | None, typer.Option(help="Parquet of rank and metrics of each session.")] = None,
     against: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Such a file of another model.")] = None,
+    cutoffs: Cutoffs = "10,20",
 ) -> dict[str, Any]:
     """Rank the whole catalogue for the last item of each held-out session, beside two baselines."""
     models = [model] if isinstance(model, str | Path) else model
+    ks = numbers(cutoffs, "--cutoffs")
     if len(models) > 1:
         from modeling.evaluation import evaluate_seeds
 
         if all_next or sessions_file or against:
             raise UserError("--all-next, --sessions-file and --against go with a single --model")
-        return evaluate_seeds(models, features, window)
+        return evaluate_seeds(models, features, window, ks)
     from modeling.evaluation import evaluate as evaluate_model
 
-    return evaluate_model(models[0], features, window, all_next=all_next, sessions_file=sessions_file, against=against)
+    return evaluate_model(
+        models[0], features, window, ks, all_next=all_next, sessions_file=sessions_file, against=against
+    )
 
 
 @command(app, lambda report: show_facts("Exported", report))

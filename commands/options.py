@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from common.errors import UserError
 from modeling.presets import PRESETS
 
 Yaml = Annotated[Path, typer.Argument(help="Description of the data set, such as examples/online_retail.yaml.")]
@@ -37,6 +38,9 @@ Cluster = Annotated[
     str | None,
     typer.Option(help="threads[N] in this process, local[N] processes, tcp://host:port of a Dask scheduler, or cuda."),
 ]
+Cutoffs = Annotated[
+    str, typer.Option("--cutoffs", metavar="K,K", help="How many recommendations count, such as 1,10,100.")
+]
 DAYS = "an appended day such as 2026-11-20, or days 2026-11-14..2026-11-20"
 Url = Annotated[str | None, typer.Option(help="host:port of the server; by default port 8001 (gRPC) or 8000 (HTTP).")]
 Protocol = Annotated[str, typer.Option(help="grpc or http.")]
@@ -49,3 +53,17 @@ CaFile = Annotated[
 ]
 TokenFile = Annotated[Path | None, typer.Option(help="File with the server's token; NEXTITEM_TOKEN otherwise.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")]
+
+
+def numbers(text: str, flag: str) -> list[int]:
+    """Whole numbers from 1 on, in ascending order.
+
+    Raises
+    ------
+    UserError
+        When the text of the flag says anything else.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise UserError(f"{flag} {text}: write whole numbers from 1 on, such as 10,20")
+    return sorted({int(part) for part in parts})

@@ -135,6 +135,7 @@ class MerlinDataLoader:
         global_rank: int | None = None,
         workers: int = 1,
         pin_memory: bool = False,
+        max_events: int | None = None,
         **others: Any,
     ) -> MerlinDataLoader:
         """A loader of the columns that a schema tags.
@@ -167,6 +168,8 @@ class MerlinDataLoader:
             Of several processes, how many there are and which this is: each gets its own sessions.
         workers, pin_memory
             When streaming: as for SessionStream.
+        max_events : int, optional
+            When streaming: batches of at most so many events, padding counted, instead of `batch_size` sessions.
         **others
             Other arguments of Merlin's loader are accepted and have no meaning here.
 
@@ -196,7 +199,8 @@ class MerlinDataLoader:
                 sessions = SessionStream(
                     parts,
                     columns,
-                    batch_size,
+                    batch_size if max_events is None else None,
+                    max_events=max_events,
                     limit=max_sequence_length,
                     shuffle=shuffle,
                     buffer_size=int(buffer_size) if buffer_size and buffer_size >= 1 else BUFFER_SIZE,
@@ -211,6 +215,8 @@ class MerlinDataLoader:
                 )
         elif in_memory is False or several:
             raise UserError("in_memory=False and several processes need parquet files: give their paths")
+        if max_events is not None and sessions is None:
+            raise UserError("max_events is for streamed sessions: give the paths of files, and in_memory=False")
         if sessions is None:
             sessions = _read(paths_or_dataset, columns)
             for name in wanted:

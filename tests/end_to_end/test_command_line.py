@@ -65,9 +65,11 @@ def test_stages_one_by_one_give_what_run_gives(shop, tmp_path):
     train = run("train", "--features", tmp_path / "features", "--output", tmp_path / "model", *config, "--json")
     assert json.loads(train.stdout)["epochs"] == 1, train.stderr
     folders = ["--features", tmp_path / "features", "--model", tmp_path / "model"]
-    evaluated = json.loads(run("evaluate", *folders, "--json").stdout)
+    evaluated = json.loads(run("evaluate", *folders, "--cutoffs", "20, 1,10", "--json").stdout)
     assert set(evaluated["metrics"]) == {"model", "popularity", "cooccurrence"}
-    assert {"ndcg@10", "ndcg@20", "recall@10", "recall@20", "mrr@10", "mrr@20"} <= set(evaluated["metrics"]["model"])
+    model = evaluated["metrics"]["model"]
+    assert {f"{name}@{k}" for name in ("ndcg", "recall", "mrr") for k in (1, 10, 20)} <= set(model)
+    assert model["recall@1"] == model["mrr@1"] <= model["recall@10"] <= model["recall@20"]
     exported = run("export", *folders, "--output", tmp_path / "repository", "--json")
     assert json.loads(exported.stdout)["ensemble"] == "nextitem", exported.stderr
 
@@ -178,6 +180,8 @@ def test_mistakes_get_one_line_and_exit_code_2(shop, tmp_path):
     assert "run 'nextitem train' first" in failure(
         "evaluate", "--features", shop / "features", "--model", tmp_path / "none"
     )
+    with pytest.raises(UserError, match=r"--cutoffs 10,0: write whole numbers from 1 on, such as 10,20"):
+        nextitem.evaluate([shop / "model"], shop / "features", cutoffs="10,0")
     assert "run 'nextitem export' first" in failure("serve", tmp_path / "none")
     assert "none.csv" in failure("recommend", tmp_path / "none.csv")
     assert "nextitem serve" in failure("recommend", shop / "features" / "sample.parquet", "--url", "127.0.0.1:9")

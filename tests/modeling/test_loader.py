@@ -214,6 +214,10 @@ def test_large_files_and_several_processes_stream(tmp_path: Path, monkeypatch: p
     stream = MerlinDataLoader.from_schema(**arguments, in_memory=False, buffer_size=0.06).sessions
     assert isinstance(stream, SessionStream)
     assert stream.buffer_size > 1000
+    stream = MerlinDataLoader.from_schema(**arguments, in_memory=False, max_events=4).sessions
+    assert isinstance(stream, SessionStream)
+    assert (stream.batch_size, stream.max_events) == (None, 4)
+    assert all(batch["item_id"].numel() <= 4 for _, batch in stream)
     # 8 bytes a value: 6 items, 11 numbers of texts (a missing one counts once), 3 countries, 3 ages.
     assert stream.parts[0].size == 8 * 23
     assert isinstance(MerlinDataLoader.from_schema(**arguments).sessions, Sessions)
@@ -227,6 +231,8 @@ def test_what_cannot_be_streamed_is_told(tmp_path: Path) -> None:
         MerlinDataLoader.from_schema(schema(), table(), 2, in_memory=False)
     with pytest.raises(UserError, match="need parquet files"):
         MerlinDataLoader.from_schema(schema(), table(), 2, global_size=2)
+    with pytest.raises(UserError, match="max_events is for streamed sessions"):
+        MerlinDataLoader.from_schema(schema(), table(), 2, max_events=4)
     with pytest.raises(UserError, match="only streamed sessions can be resumed"):
         MerlinDataLoader.from_schema(schema(), table(), 2).state_dict()
     file = tmp_path / "a.parquet"
