@@ -14,11 +14,12 @@ Transformers4Rec 23.12, GPT-2 causal and XLNet masked, and GPT-2 as wide and tra
 item ids alone and with side features: its models in an environment of its own (`benchmarks.t4r`), in the same training
 loop and ranked by the same code; or some of them.
 
-Intervals are 95%, by resampling sessions. The difference of NDCG@20 to the baseline that is best on validation is
-paired by session; a star says that it is more than chance among sessions. Of several seeds the table has the mean, and
-the standard deviation between them. Writes ``NAME.json`` and ``NAME.html`` into the output folder, and each training
-run into its ``runs``: a run that is there is not made again, so the same command goes on after an interruption, and one
-with more models or seeds adds to the table. Remove the folder when the code of the models has changed.
+Intervals are 95%, by resampling sessions. The differences of NDCG@20 and MRR@20 to the baseline that is best on
+validation, and to the best model of Transformers4Rec, are paired by session; a star says that they are more than chance
+among sessions. Of several seeds the table has the mean, and the standard deviation between them. Writes ``NAME.json``
+and ``NAME.html`` into the output folder, and each training run into its ``runs``: a run that is there is not made
+again, so the same command goes on after an interruption, and one with more models or seeds adds to the table. Remove
+the folder when the code of the models has changed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from benchmarks.accuracy_ import contenders, t4r
 from benchmarks.accuracy_.data import prepare
 from benchmarks.accuracy_.kept import Kept
 from benchmarks.accuracy_.page import write
-from benchmarks.accuracy_.summary import METRICS, measured, rows_of, settings_of, verdict
+from benchmarks.accuracy_.summary import COMPARED, METRICS, in_words, measured, rows_of, settings_of, verdict
 from common.display import show_json, show_line, show_table
 from common.errors import UserError
 from common.progress import say
@@ -123,7 +124,9 @@ def compare(
 def show(result: dict[str, Any]) -> None:
     """Print the table."""
     seeds = len(result["seeds"]) > 1
-    header = ("", "NDCG@20", "95%", *(("spread",) if seeds else ()), *METRICS[1:], "difference", "fit s")
+    beaten, t4r = result["rows"][0]["to_beat"], result["rows"][0]["t4r"]
+    compared = [f"{name} to {beaten}" for name in COMPARED] + ([f"{GOAL} to {t4r}"] if t4r else [])
+    header = ("", "NDCG@20", "95%", *(("spread",) if seeds else ()), *METRICS[1:], *compared, "fit s")
     rows = []
     for row in result["rows"]:
         goal = row["metrics"][GOAL]
@@ -131,7 +134,8 @@ def show(result: dict[str, Any]) -> None:
         if seeds:
             cells.append(f"{goal['spread']:.4f}" if goal["runs"] > 1 else "")
         cells += [row["metrics"][name]["mean"] for name in METRICS[1:]]
-        rows.append([*cells, verdict(row), f"{row['seconds']:.1f}"])
+        cells += [verdict(row, name) for name in COMPARED] + ([in_words(row["to_t4r"][GOAL])] if t4r else [])
+        rows.append([*cells, f"{row['seconds']:.1f}"])
     show_table(f"{result['name']}: last item of held-out sessions, whole catalogue ranked", header, rows)
     chosen = "; ".join(f"{row['model']} ({settings_of(row)})" for row in result["rows"] if row["chosen"])
     if chosen:

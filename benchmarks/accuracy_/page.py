@@ -10,7 +10,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.accuracy_.summary import METRICS, settings_of, verdict
+from benchmarks.accuracy_.summary import COMPARED, METRICS, in_words, settings_of, verdict
 from common.page.document import card, paragraph, table, tiles, write_page
 from common.page.svg import FIRST, GRID, MUTED, SECOND, figure, room, style
 from modeling.ranking_metric import GOAL
@@ -34,7 +34,7 @@ def write(path: Path, result: dict[str, Any]) -> None:
             card(
                 "difference",
                 f"Difference to {rows[0]['to_beat']}",
-                _intervals(rows, [row["difference"] for row in rows], zero=True),
+                _intervals(rows, [row["differences"][GOAL] for row in rows], zero=True),
                 [
                     "NDCG@20 of each session, paired: much surer than two intervals side by side.",
                     "The baseline to beat is the one that is best on validation.",
@@ -65,7 +65,9 @@ def _colours(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _exact(rows: Sequence[dict[str, Any]]) -> str:
-    header = ("", *METRICS, "low", "high", "spread of seeds", "to the best baseline", "settings")
+    t4r = rows[0]["t4r"]
+    compared = [f"{name} to {rows[0]['to_beat']}" for name in COMPARED] + ([f"{GOAL} to {t4r}"] if t4r else [])
+    header = ("", *METRICS, "low", "high", "spread of seeds", *compared, "settings")
     lines = [
         (
             row["model"],
@@ -73,7 +75,8 @@ def _exact(rows: Sequence[dict[str, Any]]) -> str:
             row["metrics"][GOAL]["low"],
             row["metrics"][GOAL]["high"],
             row["metrics"][GOAL]["spread"] if row["metrics"][GOAL]["runs"] > 1 else "",
-            verdict(row),
+            *(verdict(row, name) for name in COMPARED),
+            *([in_words(row["to_t4r"][GOAL])] if t4r else []),
             settings_of(row),
         )
         for row in rows

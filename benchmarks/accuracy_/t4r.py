@@ -11,6 +11,7 @@ import torch
 from benchmarks.accuracy_.contenders import Result, result_of, runs_of
 from benchmarks.accuracy_.data import Data
 from benchmarks.accuracy_.kept import Kept, Outcome
+from benchmarks.accuracy_.summary import T4R
 from benchmarks.t4r import environment
 from benchmarks.t4r.process import ask
 from common.errors import UserError
@@ -72,7 +73,7 @@ def contenders(
         chosen = features[:1] if spec.endswith(IDS) else features
         if len(features) == 1 and not spec.endswith(IDS):
             continue
-        name, outcomes = f"t4r {spec}", []
+        name, outcomes = f"{T4R}{spec}", []
         for own in runs_of(spec.removesuffix(IDS), plain, seeds):
             request = {
                 "folder": str(folder.resolve()),

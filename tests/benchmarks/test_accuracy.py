@@ -96,15 +96,27 @@ def test_rows():
     assert [row["model"] for row in rows] == ["lucky", "model", "poor"]
     assert {row["to_beat"] for row in rows} == {"poor"}  # validation says so, and models do not count
     lucky, model, worst = rows
-    assert worst["difference"] == {"mean": 0, "low": 0, "high": 0}
+    assert worst["differences"] == {name: {"mean": 0, "low": 0, "high": 0} for name in ("ndcg@20", "mrr@20")}
     assert verdict(worst) == "to beat"
     gain = (1 / torch.log2(good + 1) - 1 / torch.log2(poor + 1)).double().mean().item()
-    assert lucky["difference"]["mean"] == pytest.approx(gain, abs=1e-6)
-    assert model["difference"]["mean"] == pytest.approx(gain / 2, abs=1e-6)
+    assert lucky["differences"]["ndcg@20"]["mean"] == pytest.approx(gain, abs=1e-6)
+    assert model["differences"]["ndcg@20"]["mean"] == pytest.approx(gain / 2, abs=1e-6)
     assert verdict(lucky) == f"{gain:+.4f}*"
     spread = model["metrics"]["ndcg@20"]["spread"]
     assert spread == pytest.approx(gain / 2**0.5, abs=1e-6)
     assert worst["metrics"]["recall@20"]["mean"] == 1
+    gain = (1 / good - 1 / poor).double().mean().item()
+    assert lucky["differences"]["mrr@20"]["mean"] == pytest.approx(gain, abs=1e-6)
+    assert lucky["t4r"] is None
+    rivals = [
+        Result("t4r gpt2:clm", True, [torch.cat([poor + 1, unknown])], 0.4, 1.0),
+        Result("t4r a", True, results[1].ranks, 0.1, 1),
+    ]
+    rows = {row["model"]: row for row in rows_of([*results, *rivals], resamples=200)}
+    assert {row["to_beat"] for row in rows.values()} == {"poor"}
+    assert {row["t4r"] for row in rows.values()} == {"t4r gpt2:clm"}
+    gain = (1 / torch.log2(poor + 1) - 1 / torch.log2(poor + 2)).double().mean().item()
+    assert rows["poor"]["to_t4r"]["ndcg@20"]["mean"] == pytest.approx(gain, abs=1e-6)
 
 
 def test_page_stands_alone(tmp_path):
