@@ -60,8 +60,8 @@ def write(path: Path, result: dict[str, Any]) -> None:
 
 
 def _colours(rows: Sequence[dict[str, Any]]) -> str:
-    trained = any(row["trained"] for row in rows)
-    return "Baselines are circles, trained models squares in another colour." if trained else ""
+    said = "Peers are blue, circles where they count and squares where they learn; our models are orange."
+    return said if any(row["trained"] for row in rows) else ""
 
 
 def _exact(rows: Sequence[dict[str, Any]]) -> str:
@@ -85,7 +85,7 @@ def _exact(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _look(row: dict[str, Any]) -> dict[str, Any]:
-    return {"color": SECOND, "marker": "s"} if row["trained"] else {"color": FIRST, "marker": "o"}
+    return {"color": SECOND if row["ours"] else FIRST, "marker": "s" if row["trained"] else "o"}
 
 
 def _intervals(rows: Sequence[dict[str, Any]], found: Sequence[dict[str, float]], zero: bool = False) -> Figure:

@@ -31,7 +31,7 @@ def rows_of(results: Sequence[Result], resamples: int = 1000) -> list[dict[str, 
     Returns
     -------
     list of dict
-        ``{"model", "trained", "chosen", "valid_ndcg@20", "seconds", "metrics": {name: {"mean", "low", "high",
+        ``{"model", "trained", "ours", "chosen", "valid_ndcg@20", "seconds", "metrics": {name: {"mean", "low", "high",
         "spread", "runs"}}, "to_beat", "differences": {name: {"mean", "low", "high"}}, "t4r", "to_t4r"}``. What is to be
         beaten is the baseline, or GRU4Rec, that is best on validation; the differences are those of NDCG@20 and MRR@20
         to it, paired by session. ``to_t4r`` are those to the model of Transformers4Rec that is best on validation,
@@ -49,6 +49,7 @@ def rows_of(results: Sequence[Result], resamples: int = 1000) -> list[dict[str, 
             {
                 "model": result.name,
                 "trained": result.trained,
+                "ours": result.trained and result.name != GRU4REC and not result.name.startswith(T4R),
                 "chosen": result.chosen,
                 "valid_ndcg@20": result.valid,
                 "seconds": result.seconds,
