@@ -13,20 +13,7 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 import screens
-from commands.options import (
-    DAYS,
-    Cluster,
-    Config,
-    Cutoffs,
-    DataRoot,
-    Features,
-    Model,
-    Models,
-    Preset,
-    Set,
-    Yaml,
-    numbers,
-)
+from commands.options import DAYS, Cluster, Config, DataRoot, Features, Model, Models, Preset, Set, Yaml, numbers
 from commands.register import command
 from commands.serving import app as serving_app
 from commands.serving import deploy, health, loadtest, playground, recommend, rollback, route, serve
@@ -169,11 +156,11 @@ def evaluate(
     all_next: Annotated[bool, typer.Option("--all-next", help="Predict every item after the first, too.")] = False,
     sessions_file: Annotated[Path | None, typer.Option(help="Parquet of rank and metrics of each session.")] = None,
     against: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Such a file of another model.")] = None,
-    cutoffs: Cutoffs = "10,20",
+    cutoffs: Annotated[str, typer.Option(help="How many recommendations count, such as 1,10,100.")] = "10,20",
 ) -> dict[str, Any]:
     """Rank the whole catalogue for the last item of each held-out session, beside two baselines."""
     models = [model] if isinstance(model, str | Path) else model
-    ks = numbers(cutoffs, "--cutoffs")
+    ks = sorted(numbers("--cutoffs", cutoffs))
     if len(models) > 1:
         from modeling.evaluation import evaluate_seeds
 

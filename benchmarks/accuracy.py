@@ -41,7 +41,7 @@ from benchmarks.accuracy_ import contenders, t4r
 from benchmarks.accuracy_.data import prepare
 from benchmarks.accuracy_.kept import Kept
 from benchmarks.accuracy_.page import write
-from benchmarks.accuracy_.summary import COMPARED, METRICS, in_words, measured, rows_of, settings_of, verdict
+from benchmarks.accuracy_.summary import METRICS, comparisons, measured, rows_of, settings_of
 from common.display import show_json, show_line, show_table
 from common.errors import UserError
 from common.progress import say
@@ -97,6 +97,9 @@ def compare(
     for name in baselines:
         if name not in BASELINES:
             raise UserError(f"--baselines {name}: must be of {', '.join(BASELINES)}")
+    for spec in with_t4r:
+        if spec not in t4r.SPECS:
+            raise UserError(f"--with-t4r {spec}: must be of {', '.join(t4r.SPECS)}")
     settings = {spec: contenders.runs_of(spec, dataset.model, seeds, epochs) for spec in models}
     with TemporaryDirectory() as scratch:
         features = Path(scratch) / "features"
@@ -124,8 +127,7 @@ def compare(
 def show(result: dict[str, Any]) -> None:
     """Print the table."""
     seeds = len(result["seeds"]) > 1
-    beaten, t4r = result["rows"][0]["to_beat"], result["rows"][0]["t4r"]
-    compared = [f"{name} to {beaten}" for name in COMPARED] + ([f"{GOAL} to {t4r}"] if t4r else [])
+    compared = comparisons(result["rows"][0])
     header = ("", "NDCG@20", "95%", *(("spread",) if seeds else ()), *METRICS[1:], *compared, "fit s")
     rows = []
     for row in result["rows"]:
@@ -134,8 +136,7 @@ def show(result: dict[str, Any]) -> None:
         if seeds:
             cells.append(f"{goal['spread']:.4f}" if goal["runs"] > 1 else "")
         cells += [row["metrics"][name]["mean"] for name in METRICS[1:]]
-        cells += [verdict(row, name) for name in COMPARED] + ([in_words(row["to_t4r"][GOAL])] if t4r else [])
-        rows.append([*cells, f"{row['seconds']:.1f}"])
+        rows.append([*cells, *comparisons(row).values(), f"{row['seconds']:.1f}"])
     show_table(f"{result['name']}: last item of held-out sessions, whole catalogue ranked", header, rows)
     chosen = "; ".join(f"{row['model']} ({settings_of(row)})" for row in result["rows"] if row["chosen"])
     if chosen:
@@ -165,7 +166,8 @@ def main() -> None:
     parser.add_argument(
         "--with-t4r",
         nargs="?",
-        const="all",
+        const=",".join(t4r.SPECS),
+        default="",
         metavar="MODELS",
         help=f"Transformers4Rec 23.12 too, installed on first use: all of {', '.join(t4r.SPECS)}, or some",
     )
@@ -187,7 +189,7 @@ def main() -> None:
             _listed(options.models),
             _listed(options.baselines),
             seeds,
-            with_t4r=t4r.chosen_of(options.with_t4r) if options.with_t4r else [],
+            with_t4r=_listed(options.with_t4r),
             epochs=options.epochs,
             runs=options.output / "runs",
         )

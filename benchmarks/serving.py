@@ -34,6 +34,7 @@ from benchmarks.server.drive import FEWEST, Load, drive, drive_requests
 from benchmarks.server.report import show
 from benchmarks.server.repositories import write
 from benchmarks.server.requests import LARGE, ONE, write_requests
+from commands.options import numbers
 from common.display import show_line
 from common.errors import UserError
 from common.progress import say, step
@@ -150,7 +151,7 @@ def _options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-counts", action="store_true", help="a model that is a network alone")
     parser.add_argument("--json", action="store_true", help="machine-readable results on standard output")
     options = parser.parse_args(arguments)
-    options.items, options.clients = _numbers("--items", options.items), _numbers("--clients", options.clients)
+    options.items, options.clients = numbers("--items", options.items), numbers("--clients", options.clients)
     for name, known in (("engines", ENGINES), ("protocols", PROTOCOLS)):
         chosen = list(dict.fromkeys(getattr(options, name).split(",")))
         for one in chosen:
@@ -162,16 +163,6 @@ def _options(arguments: list[str] | None = None) -> argparse.Namespace:
     if options.seconds < 1:
         raise UserError("--seconds must be at least 1")
     return options
-
-
-def _numbers(flag: str, text: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UserError(f"{flag} {text}: write numbers with commas between them") from error
-    if min(numbers) < 1:
-        raise UserError(f"{flag} {text}: numbers must be above zero")
-    return list(dict.fromkeys(numbers))
 
 
 def main() -> int:

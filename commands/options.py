@@ -38,9 +38,6 @@ Cluster = Annotated[
     str | None,
     typer.Option(help="threads[N] in this process, local[N] processes, tcp://host:port of a Dask scheduler, or cuda."),
 ]
-Cutoffs = Annotated[
-    str, typer.Option("--cutoffs", metavar="K,K", help="How many recommendations count, such as 1,10,100.")
-]
 DAYS = "an appended day such as 2026-11-20, or days 2026-11-14..2026-11-20"
 Url = Annotated[str | None, typer.Option(help="host:port of the server; by default port 8001 (gRPC) or 8000 (HTTP).")]
 Protocol = Annotated[str, typer.Option(help="grpc or http.")]
@@ -55,15 +52,18 @@ TokenFile = Annotated[Path | None, typer.Option(help="File with the server's tok
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")]
 
 
-def numbers(text: str, flag: str) -> list[int]:
-    """Whole numbers from 1 on, in ascending order.
+def numbers(flag: str, text: str) -> list[int]:
+    """Whole numbers from 1 on, with commas between them; each once, in their order.
 
     Raises
     ------
     UserError
         When the text of the flag says anything else.
     """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
-        raise UserError(f"{flag} {text}: write whole numbers from 1 on, such as 10,20")
-    return sorted({int(part) for part in parts})
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"{flag} {text}: write numbers with commas between them") from error
+    if min(found) < 1:
+        raise UserError(f"{flag} {text}: numbers must be above zero")
+    return list(dict.fromkeys(found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -163,7 +164,7 @@ def model(spec: str, data: Data, runs: Sequence[ModelSettings], kept: Kept) -> l
     list of Result
         The network alone; and, where the settings ask for evidence of counts, the model with it: what a user gets.
     """
-    outcomes = [kept.once(spec, settings, lambda settings=settings: _train(spec, data, settings)) for settings in runs]
+    outcomes = [kept.once(spec, settings, partial(_train, spec, data, settings)) for settings in runs]
     names = (spec, f"{spec}{COUNTS}")
     return [result_of(name, found) for name, found in zip(names, zip(*outcomes, strict=True), strict=False)]
 
@@ -183,7 +184,7 @@ def _train(spec: str, data: Data, settings: ModelSettings) -> list[Outcome]:
         outcomes = [Outcome(_ranks(made, data, data.test, settings.exclude, device), valid[GOAL], seconds, epoch)]
         if settings.evidence:
             began = time.perf_counter()
-            found = add_evidence(made, data.train, data.valid, settings.exclude, device)
+            found = add_evidence(made, data.train, data.valid, settings.exclude, device, valid[GOAL])
             seconds += time.perf_counter() - began
             valid = found["valid"] if found else valid
             outcomes.append(

@@ -10,7 +10,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.accuracy_.summary import COMPARED, METRICS, in_words, settings_of, verdict
+from benchmarks.accuracy_.summary import METRICS, comparisons, settings_of
 from common.page.document import card, paragraph, table, tiles, write_page
 from common.page.svg import FIRST, GRID, MUTED, SECOND, figure, room, style
 from modeling.ranking_metric import GOAL
@@ -65,9 +65,7 @@ def _colours(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _exact(rows: Sequence[dict[str, Any]]) -> str:
-    t4r = rows[0]["t4r"]
-    compared = [f"{name} to {rows[0]['to_beat']}" for name in COMPARED] + ([f"{GOAL} to {t4r}"] if t4r else [])
-    header = ("", *METRICS, "low", "high", "spread of seeds", *compared, "settings")
+    header = ("", *METRICS, "low", "high", "spread of seeds", *comparisons(rows[0]), "settings")
     lines = [
         (
             row["model"],
@@ -75,8 +73,7 @@ def _exact(rows: Sequence[dict[str, Any]]) -> str:
             row["metrics"][GOAL]["low"],
             row["metrics"][GOAL]["high"],
             row["metrics"][GOAL]["spread"] if row["metrics"][GOAL]["runs"] > 1 else "",
-            *(verdict(row, name) for name in COMPARED),
-            *([in_words(row["to_t4r"][GOAL])] if t4r else []),
+            *comparisons(row).values(),
             settings_of(row),
         )
         for row in rows

@@ -80,6 +80,14 @@ def in_words(found: dict[str, float]) -> str:
     return f"{found['mean']:+.4f}{sure}"
 
 
+def comparisons(row: dict[str, Any]) -> dict[str, str]:
+    """All differences of a row in words, by the title of their column."""
+    found = {f"{name} to {row['to_beat']}": verdict(row, name) for name in COMPARED}
+    if row["t4r"]:
+        found[f"{GOAL} to {row['t4r']}"] = in_words(row["to_t4r"][GOAL])
+    return found
+
+
 def settings_of(row: dict[str, Any]) -> str:
     """What validation chose, in short."""
     return ", ".join(f"{name} {value}" for name, value in row["chosen"].items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,12 @@ from benchmarks.t4r import environment
 from benchmarks.t4r.process import ask
 from common.errors import UserError
 from common.progress import step
+from modeling.schema import Feature
 from modeling.settings import ModelSettings
 
 IDS = " ids"
 # Its transformers with the YAML's settings, and with those of our best preset.
 SPECS = tuple(f"{model}{inputs}" for model in ("gpt2:clm", "xlnet:mlm", "accurate") for inputs in (IDS, ""))
-
-
-def chosen_of(text: str) -> list[str]:
-    """The specs of a text such as ``gpt2:clm,gpt2:clm ids``; ``all`` for all.
-
-    Raises
-    ------
-    UserError
-        When there is no such model.
-    """
-    chosen = list(SPECS) if text == "all" else [part.strip() for part in text.split(",")]
-    for spec in chosen:
-        if spec not in SPECS:
-            raise UserError(f"--with-t4r {spec}: must be of {', '.join(SPECS)}")
-    return chosen
 
 
 def contenders(
@@ -63,34 +50,35 @@ def contenders(
     UserError
         When it cannot be installed or fails.
     """
-    interpreter = environment.python()
     # Vectors come to it from a data loader of its own only.
     features = [feature for feature in data.features if feature.kind != "embedding"]
     # It knows the exact loss without smoothing, like all that these settings leave out.
     plain = settings.model_copy(update={"loss": "cross-entropy", "label_smoothing": 0.0})
     results = []
     for spec in specs:
-        chosen = features[:1] if spec.endswith(IDS) else features
-        if len(features) == 1 and not spec.endswith(IDS):
+        name, ids_only = f"{T4R}{spec}", spec.endswith(IDS)
+        if len(features) == 1 and not ids_only:
             continue
-        name, outcomes = f"{T4R}{spec}", []
+        inputs = features[:1] if ids_only else features
+        outcomes = []
         for own in runs_of(spec.removesuffix(IDS), plain, seeds):
-            request = {
-                "folder": str(folder.resolve()),
-                "features": [feature.to_json() for feature in chosen],
-                "limit": data.limit,
-                "settings": own.model_dump(),
-            }
-
-            def train(name: str = name, own: ModelSettings = own, request: dict[str, Any] = request) -> list[Outcome]:
-                with step(f"{name}, seed {own.seed}") as bar:
-                    found = ask(interpreter, "benchmarks.t4r.inside.accuracy", request)
-                    bar.say(f"valid NDCG@20 {found['valid']:.4f}")
-                return [outcome_of(name, found, len(data.test))]
-
-            outcomes += kept.once(name, own, train)
+            outcomes += kept.once(name, own, partial(_train, name, own, inputs, data, folder))
         results.append(result_of(name, outcomes))
     return results
+
+
+def _train(name: str, settings: ModelSettings, inputs: Sequence[Feature], data: Data, folder: Path) -> list[Outcome]:
+    request = {
+        "folder": str(folder.resolve()),
+        "features": [feature.to_json() for feature in inputs],
+        "limit": data.limit,
+        "settings": settings.model_dump(),
+    }
+    interpreter = environment.python()
+    with step(f"{name}, seed {settings.seed}") as bar:
+        found = ask(interpreter, "benchmarks.t4r.inside.accuracy", request)
+        bar.say(f"valid NDCG@20 {found['valid']:.4f}")
+    return [outcome_of(name, found, len(data.test))]
 
 
 def outcome_of(name: str, answer: dict[str, Any], sessions: int) -> Outcome:

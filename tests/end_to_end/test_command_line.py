@@ -180,7 +180,7 @@ def test_mistakes_get_one_line_and_exit_code_2(shop, tmp_path):
     assert "run 'nextitem train' first" in failure(
         "evaluate", "--features", shop / "features", "--model", tmp_path / "none"
     )
-    with pytest.raises(UserError, match=r"--cutoffs 10,0: write whole numbers from 1 on, such as 10,20"):
+    with pytest.raises(UserError, match=r"--cutoffs 10,0: numbers must be above zero"):
         nextitem.evaluate([shop / "model"], shop / "features", cutoffs="10,0")
     assert "run 'nextitem export' first" in failure("serve", tmp_path / "none")
     assert "none.csv" in failure("recommend", tmp_path / "none.csv")
